@@ -25,7 +25,7 @@ from service.engine.interface import CatalogueView
 from service.store.items import LOG_MAX, ItemStore, StoredItem
 
 _CURSOR_FORMAT = 1
-# Items of the catalogue that a page looks at: most may be stored ones, which pages before have shown.
+# Items that a page looks at: most may be unlisted, or stored ones that pages before have shown.
 _LOOKED_AT_MAX = 10_000
 _AWAY = "Redis cannot be used: this is what this replica last knew"
 
@@ -111,20 +111,20 @@ class ItemViews:
         served = self._served()
         after, place = _place(cursor, served.version)
         views: list[dict[str, Any]] = []
+        looked_at = 0
         for item_id in self._live.ids_after(after) if after is not None else ():
-            if len(views) == limit:
+            if len(views) == limit or looked_at == _LOOKED_AT_MAX:
                 return _page(views, [_CURSOR_FORMAT, after, None, served.version])
-            view, after = _view(item_id, self._live.records[item_id], served), item_id
-            if view["listed"] or not listed:
-                views.append(view)
-        ids, end = served.catalogue.item_ids, place + _LOOKED_AT_MAX
+            record, after, looked_at = self._live.records[item_id], item_id, looked_at + 1
+            if not listed or _listed(item_id, record, served):
+                views.append(_view(item_id, record, served))
+        ids, end = served.catalogue.item_ids, place + _LOOKED_AT_MAX - looked_at
         for item in range(place, min(end, len(ids))):
             if len(views) == limit:
                 return _page(views, [_CURSOR_FORMAT, None, item, served.version])
-            if ids[item] and ids[item] not in self._live.records:
-                view = _view(ids[item], None, served)
-                if view["listed"] or not listed:
-                    views.append(view)
+            item_id = ids[item]
+            if item_id and item_id not in self._live.records and (not listed or _listed(item_id, None, served)):
+                views.append(_view(item_id, None, served))
         return _page(views, [_CURSOR_FORMAT, None, end, served.version] if end < len(ids) else None)
 
     async def search(self, query: str, limit: int, *, listed: bool = False) -> dict[str, Any]:
@@ -185,20 +185,24 @@ def _has_a_place(fields: Mapping[str, Any], served: Served) -> bool:
     )
 
 
+def _listed(item_id: str, record: StoredItem | None, served: Served) -> bool:
+    index = served.vocabulary.item_index.get(item_id)
+    may = index is not None and (served.in_stock is None or bool(served.in_stock[index]))
+    return may and not (record is not None and record.disabled)
+
+
 def _view(item_id: str, record: StoredItem | None, served: Served) -> dict[str, Any]:
     index = served.vocabulary.item_index.get(item_id)
     item = {} if index is None else shown_fields(served.catalogue.items[index])
     if record is not None:
         item |= {name: value for name, value in record.fields.items() if name in FIELDS}
-    disabled = record is not None and record.disabled
-    may = index is not None and (served.in_stock is None or bool(served.in_stock[index]))
     return {
         "item_id": item_id,
         "item": item,
         "version": None if record is None else record.version,
         "changed_at": None if record is None else iso_of(record.version // 1000),
-        "disabled": disabled,
-        "listed": may and not disabled,
+        "disabled": record is not None and record.disabled,
+        "listed": _listed(item_id, record, served),
         "placed_by": None if index is None else served.placed_by.get(index, "export"),
     }
 

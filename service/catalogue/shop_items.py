@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import orjson
 
+from service.catalogue.item_fields import fields_of
 from service.common.metrics import Metrics
 from service.common.request_errors import Conflict, InvalidRequest, NotFound, RequestError
 from service.store.items import WRITTEN_AT_ONCE, ItemStore, ItemWrite, StoredItem, Written
@@ -65,7 +66,7 @@ class ShopItems:
 
         Raises:
             Conflict: The item has another version, or there is no room for another item.
-            InvalidRequest: The fields are too large.
+            InvalidRequest: The fields are too large, or do not fit those that are stored.
             NotFound: Nothing is stored of the item that could be deleted or enabled.
             StoreUnavailable: Redis does not answer.
         """
@@ -124,10 +125,8 @@ class ShopItems:
         writes: list[ItemWrite | RequestError] = []
         for change in changes:
             write = _write(change, stored.get(change.item_id))
-            too_large = len(orjson.dumps(write.fields)) > FIELDS_BYTES_MAX
-            writes.append(
-                InvalidRequest(f"the fields are larger than {FIELDS_BYTES_MAX:,} bytes of JSON") if too_large else write
-            )
+            fault = _fault(write.fields)
+            writes.append(write if fault is None else InvalidRequest(fault))
         return writes
 
     async def import_lines(self, raw: bytes, read: Callable[[bytes], Change], actor: str) -> dict[str, Any]:
@@ -196,6 +195,17 @@ def _write(change: Change, stored: StoredItem | None) -> ItemWrite:
     merged = {name: value for name, value in {**before, **change.fields}.items() if value is not None}
     version = 0 if stored is None else stored.version
     return ItemWrite(change.item_id, "put", merged, version if change.expected is None else change.expected)
+
+
+def _fault(fields: Mapping[str, Any]) -> str | None:
+    """Returns why fields cannot be stored; those of a patch may be no item beside those that are stored already."""
+    if len(orjson.dumps(fields)) > FIELDS_BYTES_MAX:
+        return f"the fields are larger than {FIELDS_BYTES_MAX:,} bytes of JSON"
+    try:
+        fields_of(fields)
+    except ValueError as error:
+        return f"with what is stored of the item, {error}"
+    return None
 
 
 def _parsed(line: bytes, read: Callable[[bytes], Change]) -> Change | RequestError:

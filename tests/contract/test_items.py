@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from service.access import keys
+from service.catalogue import item_views
 from service.engine.engine import Engine
 from service.schemas import item_answers as out
 from tests.support.aio import asynchronous, eventually
@@ -127,6 +128,19 @@ async def test_what_is_not_valid_is_refused_by_name(shared_valkey: Valkey, field
 
 
 @asynchronous
+async def test_a_patch_that_does_not_fit_what_is_stored_is_refused_and_changes_nothing(valkey: Valkey) -> None:
+    async with shop(valkey, "items-patches:") as service:
+        await put(service, "5", valid_until="2020-01-01T00:00:00Z", title="Over")
+        before = await get(service, "5")
+        answer = await service.client.patch("/items/5", json={"valid_from": "2030-01-01T00:00:00Z"})
+        assert answer.status_code == 422 and "valid_until must be later than valid_from" in answer.text
+        line = {"item_id": "5", "op": "patch", "valid_from": "2030-01-01T00:00:00Z"}
+        report = (await service.client.post("/items", content=orjson.dumps(line))).json()
+        assert report["counts"] == {"refused": 1} and "valid_until" in report["lines"][0]["error"]
+        assert (await get(service, "5"))["stored"] == before["stored"]
+
+
+@asynchronous
 async def test_ids_that_hold_slashes_and_words_of_routes_are_told_apart(valkey: Valkey) -> None:
     async with shop(valkey, "items-slashes:") as service:
         client = service.client
@@ -142,7 +156,11 @@ async def test_ids_that_hold_slashes_and_words_of_routes_are_told_apart(valkey: 
             assert shown.status_code == 200 and shown.json()["item_id"] == item_id
             assert (await asked("POST", f"{path}/disable")).json()["item_id"] == item_id
             assert (await asked("POST", f"{path}/enable")).json()["item_id"] == item_id
-        # A plain word at the end names something of an item.
+        for item_id in ("similar", "disable"):  # as clients write them: their letters need no quotes
+            assert (await asked("GET", f"/items/{item_id}")).json()["item_id"] == item_id
+            assert (await asked("PATCH", f"/v1/items/{item_id}", json={"price": 2.0})).status_code == 200
+            assert (await asked("POST", f"/items/{item_id}/disable")).json()["item_id"] == item_id
+        # A plain word behind an id names something of the item.
         assert (await asked("GET", "/items/1/similar")).json()["items"]
         assert (await asked("GET", "/items/a%2Fsimilar/similar")).status_code == 404  # not in the catalogue
         assert (await asked("PUT", "/items/1/similar", json={})).status_code == 405
@@ -210,6 +228,29 @@ async def test_pages_show_every_item_once_and_search_finds_by_typos(valkey: Valk
         assert [item["item_id"] for item in found] == ["lamp07"]
         exported = (await service.client.get("/items", params={"q": "titel 39", "listed": True})).json()["items"]
         assert exported[0]["item_id"] == "39" and exported[0]["listed"]
+
+
+@asynchronous
+async def test_a_page_looks_at_so_many_items_and_the_next_goes_on(
+    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(item_views, "_LOOKED_AT_MAX", 5)
+    async with shop(shared_valkey, "items-unlisted:") as service:
+        lines = b"\n".join(orjson.dumps({"item_id": f"{n}", "op": "disable"}) for n in range(12))
+        assert (await service.client.post("/items", content=lines)).status_code == 200
+
+        async def copied() -> bool:
+            return len(service.runtime.space.items.live.records) == 12
+
+        await eventually(copied, within_s=10.0)
+        pages, cursor = list[list[str]](), cast("str | None", "")
+        while cursor is not None:
+            asked = {"listed": "true", **({"cursor": cursor} if cursor else {})}
+            page = (await service.client.get("/items", params=asked)).json()
+            pages.append([item["item_id"] for item in page["items"]])
+            cursor = page["cursor"]
+        assert all(len(page) <= 5 for page in pages)
+        assert [item for page in pages for item in page] == [str(n) for n in range(12, 40)]
 
 
 @asynchronous

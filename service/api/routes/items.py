@@ -1,7 +1,7 @@
 """The routes of items.
 
 Ids may hold slashes, and an id may end in a word that names something of an item, such as `/similar`. So the path as it
-was sent decides: a slash of an id is written %2F, and only a plain word at the end names something of the item.
+was sent decides: a slash of an id is written %2F, and only a plain word behind an id names something of the item.
 `GET /items/a/similar` lists the neighbours of `a`, while `GET /items/a%2Fsimilar` shows the item `a/similar`, whose
 neighbours are at `/items/a%2Fsimilar/similar`.
 """
@@ -26,6 +26,7 @@ from service.schemas.values import Id
 
 # What a plain word at the end of a path names; see the routes of frontends.
 OF_AN_ITEM = ("similar", "together", "disable", "enable")
+_SLASHES = "/items/{item_id}".count("/")
 _READS = (401, 404, 422, 429)
 _WRITES = (400, 401, 403, 404, 408, 409, 413, 422, 429)
 
@@ -52,7 +53,8 @@ class ItemRoute(DirectRoute):
         """Matches by the path as it was sent, where the server tells it."""
         raw = scope.get("raw_path")
         path = scope["path"] if raw is None else raw.partition(b"?")[0].decode("latin-1")
-        if path.rpartition("/")[2] in OF_AN_ITEM:
+        # Of the item whose id is such a word, nothing is named by it: `/items/similar`.
+        if path.rpartition("/")[2] in OF_AN_ITEM and scope["path"].count("/") > _SLASHES:
             return Match.NONE, {}
         return super().matches(scope)
 
