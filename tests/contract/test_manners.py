@@ -100,7 +100,9 @@ async def test_a_slash_too_many_is_a_problem_document_and_no_redirect() -> None:
     async with serving(operator=True, playground=True) as service:
         for path in [*paths(service, "GET"), *paths(service, "POST")]:
             for other in (f"{path}/", f"/{path}"):
-                answer = await service.client.post(other, json=BODY)
+                # As it stands: a client would take `//playground` for a host.
+                raw = httpx.URL("http://test").copy_with(raw_path=other.encode())
+                answer = await service.client.post(raw, json=BODY)
                 assert answer.status_code in (404, 405), other
                 assert answer.headers["content-type"] == "application/problem+json"
                 assert "location" not in answer.headers
