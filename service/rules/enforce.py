@@ -21,10 +21,11 @@ from service.engine.draw import Draw
 from service.engine.fallback import RecommendationList
 from service.rules.choice import Choice, Pool, boosted, what_is_left
 from service.rules.compiled import compiled, problem
+from service.rules.diversity import gain_of, relevance, similarities
 from service.rules.outcomes import outcomes
 from service.rules.reserve import Reserve
 from service.rules.ruling import Ruling
-from service.rules.selection import Selection, select
+from service.rules.selection import Gain, Selection, select
 from service.rules.spec import AtLeast, Pin
 
 # More popular items that are looked at where the candidates cannot keep all rules, in turn.
@@ -139,7 +140,7 @@ class Enforcer:
             asked = problem(rules, keys, stage, self.k)
             if first:
                 asked = replace(asked, pins=first)
-            choice = Choice(pool, rules, scores, select(asked, self.k))
+            choice = Choice(pool, rules, scores, select(asked, self.k, self._gain(pool, keys)))
             if not more or not self._lacks(choice):
                 break
             larger = pool.with_more(self.reserve.popular(more, pool.items))
@@ -147,6 +148,12 @@ class Enforcer:
                 break
             pool = larger
         return choice
+
+    def _gain(self, pool: Pool, keys: Float64Array) -> Gain | None:
+        if self.ruling.diversity is None or not len(keys):
+            return None
+        alike = similarities(self.reserve.items.catalogue, pool.items.tolist())
+        return gain_of(self.ruling.diversity, relevance(keys, self.k), alike)
 
     def _lacks(self, choice: Choice) -> bool:
         """Whether more items might help. Those that a lower limit needs are all there."""
