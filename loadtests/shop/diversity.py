@@ -33,8 +33,8 @@ from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 from service.engine.fallback import Constraints, Fallback, RecommendationList
 from service.engine.run_groups import result_of
-from service.rules.compiled import Items
 from service.rules.enforce import DrawnBy, Enforcer
+from service.rules.items import Items
 from service.rules.reserve import Reserve
 from service.rules.ruling import Ruling
 from service.rules.spec import Diversity

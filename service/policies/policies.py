@@ -18,6 +18,7 @@ from service.common.errors import PolicyError
 from service.common.request_errors import UnknownSegment
 from service.engine.decoding import Decoding, Strategy
 from service.policies.segments import FACTS, Facts
+from service.rules.ruling import Ruling, is_constant, ruling_of
 from service.rules.spec import RULES_MAX, Diversity, ListRule, unique_names
 
 
@@ -158,6 +159,28 @@ class Policies(_Part):
     def digest(self) -> str:
         """A digest of the policies, 12 hex digits: the same for the same policies, wherever they come from."""
         return blake2b(self.model_dump_json(exclude_none=True).encode(), digest_size=6).hexdigest()
+
+    def ruling(self, segment: Segment, now_ms: int, of: str) -> Ruling | None:
+        """Returns the rules of a list of a segment, and its diversity; None if there are none.
+
+        Args:
+            segment: One of the segments.
+            now_ms: Time of the request, in epoch milliseconds.
+            of: What shares of requests are drawn by.
+        """
+        if segment.name in self._constant_rulings:
+            return self._constant_rulings[segment.name]
+        sources = ((), segment.rules or (), self.rules or ())
+        return ruling_of(sources, segment.diversity, now_ms=now_ms, of=of)
+
+    @cached_property
+    def _constant_rulings(self) -> dict[str, Ruling | None]:
+        """By segment, where they are the same for every request."""
+        return {
+            one.name: ruling_of(((), one.rules or (), self.rules or ()), one.diversity, now_ms=0, of="")
+            for one in self.segments
+            if is_constant([*(one.rules or ()), *(self.rules or ())])
+        }
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -280,12 +280,12 @@ def _ruling(request: RecommendRequest, segment: Segment, policies: Policies, see
 
     Shares are drawn by the seed, so that lists which stay the same keep their rules.
     """
+    if not request.rules and request.diversity is None:
+        return policies.ruling(segment, now_ms, str(seed)) if request.policy_rules else None
     given, diversity = [request.rules or ()], request.diversity
     if request.policy_rules:
         given += [segment.rules or (), policies.rules or ()]
         diversity = diversity or segment.diversity
-    if diversity is None and not any(given):
-        return None
     return ruling_of(given, diversity, now_ms=now_ms, of=str(seed))
 
 

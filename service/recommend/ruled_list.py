@@ -11,8 +11,8 @@ from service.common import logs
 from service.engine.fallback import RecommendationList
 from service.engine.rule_report import RuleOutcome
 from service.recommend.request_plan import Plan
-from service.rules.compiled import Items
 from service.rules.enforce import DrawnBy, Enforcer
+from service.rules.items import Items
 from service.rules.reserve import Reserve
 from service.rules.ruling import Ruling
 

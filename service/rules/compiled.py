@@ -2,49 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from service.artifact.array_types import BoolArray, Float64Array, IntArray
-from service.artifact.catalogue_item import PATH, longest, path_of, steps_of
-from service.artifact.item_filters import Filters
-from service.artifact.popularity import Popularity
-from service.engine.interface import CatalogueView
+from service.artifact.array_types import Float64Array, IntArray
+from service.rules.items import Items
 from service.rules.problem import Groups, Limit, Problem
 from service.rules.ruling import ActiveRule, Ruling
 from service.rules.spec import Apart, AtLeast, AtMost, Boost, Pin
-
-
-@dataclass(frozen=True, slots=True)
-class Items:
-    """What rules ask about items.
-
-    Attributes:
-        catalogue: The items.
-        popularity: Which of them have events.
-        index: Index of each item by its id.
-    """
-
-    catalogue: CatalogueView
-    popularity: Popularity
-    index: Mapping[str, int]
-
-    def having(self, where: Filters, items: IntArray) -> BoolArray:
-        """Returns [n] whether each item is named by a filter; none is by a field that items do not have."""
-        try:
-            return self.catalogue.filter(where)[items]
-        except ValueError:
-            return np.zeros(len(items), np.bool_)
-
-    def new(self, items: IntArray) -> BoolArray:
-        """Returns [n] whether each item has no event in the data that the model was trained on."""
-        share = self.popularity.share
-        known = items < len(share)
-        found: BoolArray = ~known
-        found[known] = share[items[known]] == 0
-        return found
 
 
 @dataclass(slots=True, eq=False)
@@ -87,17 +52,17 @@ class CompiledRule:
         return all(len(limit.members.intersection(places[: limit.first])) <= limit.high for limit in self.limits)
 
 
-def compiled(ruling: Ruling, items: Items, candidates: IntArray, k: int) -> list[CompiledRule]:
+def compiled(ruling: Ruling, items: Items, candidates: Sequence[int], k: int) -> list[CompiledRule]:
     """Finds out which candidates each rule is about.
 
     Args:
         ruling: The rules.
         items: What is known of items.
-        candidates: [n] catalogue indices.
+        candidates: Their catalogue indices.
         k: Length of the list.
     """
     rules = []
-    place_of = {item: place for place, item in enumerate(candidates.tolist())}
+    place_of = {item: place for place, item in enumerate(candidates)}
     for number, active in enumerate(reversed(ruling.rules)):
         one = CompiledRule(active, 1 << number)
         rule = active.rule
@@ -105,9 +70,9 @@ def compiled(ruling: Ruling, items: Items, candidates: IntArray, k: int) -> list
             one.pinned = place_of.get(items.index.get(rule.item, -1))
             one.members = frozenset() if one.pinned is None else frozenset({one.pinned})
         elif isinstance(rule, Boost):
-            one.members = _places(items.having(rule.where, candidates))
+            one.members = items.having(rule.where, rule.key, candidates)
         elif isinstance(rule, AtLeast):
-            one.members = _places(items.new(candidates) if rule.where is None else items.having(rule.where, candidates))
+            one.members = items.having(rule.where, rule.key, candidates)
             first = min(rule.first or k, k)
             low = min(rule.n, first, len(one.members))
             one.limits = [Limit(one.bit, one.members, first, low=low)] if low else []
@@ -141,39 +106,18 @@ def problem(rules: Sequence[CompiledRule], keys: Float64Array, stage: IntArray, 
     return Problem(keys, stage, limits, [one.groups for one in rules if one.groups is not None], pins)
 
 
-def _places(mask: BoolArray) -> frozenset[int]:
-    return frozenset(np.flatnonzero(mask).tolist())
-
-
-def _sets(rule: AtMost, items: Items, candidates: IntArray) -> list[frozenset[int]]:
+def _sets(rule: AtMost, items: Items, candidates: Sequence[int]) -> list[frozenset[int]]:
     if rule.where is not None:
-        return [_places(items.having(rule.where, candidates))]
-    assert rule.each is not None  # noqa: S101 - the rule has one of the two
-    found: dict[str, list[int]] = {}
-    prefix = rule.prefix or ""
-    for place, item in enumerate(candidates.tolist()):
-        for value in _counted(rule, items.catalogue, item):
-            if value.startswith(prefix):
-                found.setdefault(value, []).append(place)
-    return [frozenset(places) for places in found.values()]
+        return [items.having(rule.where, rule.key, candidates)]
+    return [frozenset(places) for places in items.counted(rule, candidates).values() if len(places) > rule.n]
 
 
-def _counted(rule: AtMost, catalogue: CatalogueView, item: int) -> Iterable[str]:
-    """The values that an item counts for: of category paths, their first steps or the whole."""
-    values = catalogue.values(rule.each or "", item)
-    if rule.each != "category" or len(values) < 2 or not (paths := catalogue.values(PATH, item)):
-        return values
-    if rule.depth is None:
-        return longest(paths)
-    return {path_of(steps_of(path)[: rule.depth]) for path in longest(paths)}
-
-
-def _groups(rule: Apart, items: Items, candidates: IntArray, place_of: Mapping[int, int]) -> dict[int, int]:
+def _groups(rule: Apart, items: Items, candidates: Sequence[int], place_of: Mapping[int, int]) -> dict[int, int]:
     if rule.items is not None:
         places = (place_of.get(items.index.get(item, -1)) for item in rule.items)
         return {place: group for group, place in enumerate(places) if place is not None}
     found: dict[int, int] = {}
-    for group, where in enumerate(rule.groups or ()):
-        for place in _places(items.having(where, candidates)):
+    for group, (where, key) in enumerate(zip(rule.groups or (), rule.keys, strict=True)):
+        for place in items.having(where, key, candidates):
             found.setdefault(place, group)
     return found

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from service.artifact.array_types import Float64Array
-from service.artifact.catalogue_item import FACETS
-from service.engine.interface import CatalogueView
 from service.rules.selection import Gain
 from service.rules.spec import Diversity
 
@@ -22,20 +20,19 @@ _OWN = 0.05
 _LEAST = 1e-9
 
 
-def similarities(catalogue: CatalogueView, items: Sequence[int]) -> Float64Array:
-    """Returns [n, n] the cosine of the facets of items; an item without any is like none but itself."""
+def similarities(facets: Sequence[Sequence[tuple[str, str]]]) -> Float64Array:
+    """Returns [n, n] the cosine of the facets of items; an item without any is like none but itself.
+
+    Args:
+        facets: The values of each item, with the names of their facets.
+    """
     column: dict[tuple[str, str], int] = {}
-    rows: list[int] = []
-    columns: list[int] = []
-    for row, item in enumerate(items):
-        for name in FACETS:
-            for value in catalogue.values(name, item):
-                rows.append(row)
-                columns.append(column.setdefault((name, value), len(column)))
-    facets = np.zeros((len(items), max(1, len(column))))
-    facets[rows, columns] = 1.0
-    facets /= np.maximum(np.sqrt(facets.sum(axis=1, keepdims=True)), 1.0)
-    found: Float64Array = facets @ facets.T
+    rows = [row for row, values in enumerate(facets) for _ in values]
+    columns = [column.setdefault(value, len(column)) for values in facets for value in values]
+    table = np.zeros((len(facets), max(1, len(column))))
+    table[rows, columns] = 1.0
+    table /= np.maximum(np.sqrt(table.sum(axis=1, keepdims=True)), 1.0)
+    found: Float64Array = table @ table.T
     np.fill_diagonal(found, 1.0)
     return found
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from service.artifact.array_types import Float64Array, FloatArray, IntArray
-from service.artifact.columns import Texts
-from service.artifact.noise import gumbel, id_hashes
+from service.artifact.noise import gumbel
 from service.engine.decode.draws import draw, first_log_probs, nucleus
 from service.engine.decoding import Decoding
 from service.engine.draw import Draw
@@ -29,7 +28,7 @@ from service.rules.selection import Gain, Selection, select
 from service.rules.spec import AtLeast, Pin
 
 # More popular items that are looked at where the candidates cannot keep all rules, in turn.
-_MORE = (128, 1024)
+_MORE = (32, 256, 1024)
 # Items with an attribute that are looked at beside those that a lower limit needs.
 _SPARE = 16
 # Scorers whose scores are sums or shares, not logarithms: what is so many times as likely has so many times the score.
@@ -86,11 +85,11 @@ class Enforcer:
             known = listing.draw.items < len(self.reserve.items.catalogue.item_ids)
             items, scores = listing.draw.items[known], listing.draw.scores[known]
         pool = Pool(items.astype(np.int64), scores, len(items))
-        index = self.reserve.items.index
         pins = [active.rule.item for active in self.ruling.rules if isinstance(active.rule, Pin)]
         if pins:
-            pinned = np.array([index[item] for item in pins if item in index], np.int64)
-            pool = pool.with_more(self.reserve.listable(np.setdiff1d(pinned, pool.items)))
+            index, there = self.reserve.items.index, set(pool.items.tolist())
+            missing = {index[item] for item in pins if item in index}.difference(there)
+            pool = pool.with_more(self.reserve.listable(np.array(sorted(missing), np.int64)))
         for active in self.ruling.rules:
             rule = active.rule
             if isinstance(rule, AtLeast):
@@ -98,16 +97,15 @@ class Enforcer:
         return pool
 
     def _with_enough(self, pool: Pool, rule: AtLeast) -> Pool:
-        items = self.reserve.items
-        has = items.new(pool.items) if rule.where is None else items.having(rule.where, pool.items)
-        missing = min(rule.n, self.k) - int(has.sum())
+        has = self.reserve.items.having(rule.where, rule.key, pool.items.tolist())
+        missing = min(rule.n, self.k) - len(has)
         if missing <= 0:
             return pool
         return pool.with_more(self.reserve.having(rule.where, missing + _SPARE, pool.items))
 
     def _shrunk(self, listing: RecommendationList, drawn: Draw, pool: Pool) -> RecommendationList:
         """The list drawn from what the rules leave of the candidates: any list of those keeps every rule."""
-        rules = compiled(self.ruling, self.reserve.items, pool.items, self.k)
+        rules = compiled(self.ruling, self.reserve.items, pool.items.tolist(), self.k)
         scores = boosted(rules, pool, plain=_is_plain(listing))
         left, left_out = what_is_left(rules, scores)
         if len(left) == len(drawn.items) and np.array_equal(scores, pool.scores) and len(listing.items) >= self.k:
@@ -125,16 +123,12 @@ class Enforcer:
     def _drawn(self, items: IntArray, scores: FloatArray) -> tuple[IntArray, Float64Array]:
         if not len(items):
             return np.zeros(0, np.int64), np.zeros(0)
-        return draw(self._hashes(items), scores, self.by.decoding, self.by.seed, self.k)
-
-    def _hashes(self, items: IntArray) -> IntArray:
-        ids = self.reserve.items.catalogue.item_ids
-        return id_hashes(Texts.of([ids[item] for item in items.tolist()]))
+        return draw(self.reserve.items.hashes(items.tolist()), scores, self.by.decoding, self.by.seed, self.k)
 
     def _chosen(self, listing: RecommendationList, pool: Pool, first: Mapping[int, int]) -> Choice:
         """Chooses the list, behind the places that are there already, among more and more items."""
         for more in (*_MORE, 0):
-            rules = compiled(self.ruling, self.reserve.items, pool.items, self.k)
+            rules = compiled(self.ruling, self.reserve.items, pool.items.tolist(), self.k)
             scores = boosted(rules, pool, plain=_is_plain(listing))
             keys, stage = self._keys(scores, pool, drawn=listing.draw is not None)
             asked = problem(rules, keys, stage, self.k)
@@ -152,7 +146,7 @@ class Enforcer:
     def _gain(self, pool: Pool, keys: Float64Array) -> Gain | None:
         if self.ruling.diversity is None or not len(keys):
             return None
-        alike = similarities(self.reserve.items.catalogue, pool.items.tolist())
+        alike = similarities(self.reserve.items.facets(pool.items.tolist()))
         return gain_of(self.ruling.diversity, relevance(keys, self.k), alike)
 
     def _lacks(self, choice: Choice) -> bool:
@@ -167,7 +161,8 @@ class Enforcer:
         keys = scores.astype(np.float64)
         if drawn and pool.ranked:
             log_probs = first_log_probs(scores[: pool.ranked], self.by.decoding)
-            keys[: pool.ranked] = log_probs + gumbel(self._hashes(pool.items[: pool.ranked]), self.by.seed)
+            hashes = self.reserve.items.hashes(pool.items[: pool.ranked].tolist())
+            keys[: pool.ranked] = log_probs + gumbel(hashes, self.by.seed)
             stage[: pool.ranked] = ~nucleus(log_probs, self.by.decoding.nucleus)
         return keys, stage
 

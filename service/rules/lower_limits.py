@@ -41,7 +41,16 @@ class LowerLimits:
             free: The positions that are not pinned, ascending.
             position: The position to fill.
         """
-        if not any(self._missing(number, count, position) for _, numbers in self._windows[-1:] for number in numbers):
+        if not self._windows:
+            return None
+        missing = {number: self._missing(number, count, position) for number in self._windows[-1][1]}
+        needed = sum(missing.values())
+        behind = bisect_right(free, position)
+        # Wherever there is room for all of it, nothing has to be told apart.
+        if not needed or (
+            not any(missing[number] for inside in self._upper.values() for number in inside)
+            and all(needed <= bisect_right(free, window) - behind for window, _ in self._windows if window >= position)
+        ):
             return None
         return Starved(self, count, free, position)
 

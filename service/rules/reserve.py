@@ -10,7 +10,7 @@ import numpy as np
 from service.artifact.array_types import BoolArray, IntArray
 from service.artifact.item_filters import Filters
 from service.engine.fallback import Constraints, Fallback, RecommendationList
-from service.rules.compiled import Items
+from service.rules.items import Items
 from service.signals.user_history import UserHistory
 
 _NOTHING: IntArray = np.zeros(0, np.int64)
@@ -36,9 +36,11 @@ class Reserve:
 
     def listable(self, items: IntArray) -> IntArray:
         """Returns those of the items that the list may hold."""
+        if not len(items):
+            return items
         allowed = self.limits.allowed
         keep: BoolArray = ~np.isin(items, self.limits.excluded)
-        if allowed is not None and len(items):
+        if allowed is not None:
             keep &= allowed[items]
         return items[keep]
 

@@ -55,6 +55,11 @@ def _shrinks(rule: ListRule, k: int) -> bool:
     return rule.kind in ("at_most", "apart") and (rule.first is None or rule.first >= k)
 
 
+def is_constant(rules: Sequence[ListRule]) -> bool:
+    """Returns whether rules hold for every request at any time."""
+    return all(rule.share >= 1.0 and rule.valid_from is None and rule.valid_until is None for rule in rules)
+
+
 def ruling_of(
     sources: Sequence[Sequence[ListRule]], diversity: Diversity | None, *, now_ms: int, of: str
 ) -> Ruling | None:

@@ -32,7 +32,7 @@ from typing import Protocol
 import numpy as np
 
 from service.artifact.array_types import Float64Array, IntArray
-from service.rules.lower_limits import LowerLimits
+from service.rules.lower_limits import LowerLimits, Starved
 from service.rules.problem import Problem
 
 
@@ -87,8 +87,8 @@ def select(problem: Problem, k: int, gain: Gain | None = None) -> Selection:
         if chosen is None:
             if gain is not None:
                 queue = [queue[i] for i in _order(gain.keys()[queue], problem.stage[queue])]
-            at, mask = counts.best(queue, position, passed_over)
-            chosen = queue.pop(at)
+            chosen, mask = counts.best(queue, position, passed_over)
+            queue.remove(chosen)
             broken |= mask
             counts.place(chosen, position)
         places.append(chosen)
@@ -115,6 +115,8 @@ class _Counts:
         self._taken: list[int | None] = [None] * len(self._groups)
         self._free = [position for position in range(1, k + 1) if position not in problem.pins]
         self._lower = LowerLimits(self._limits)
+        self._k = k
+        self._lost: set[int] = set()  # candidates of full sets, which are no choice at any later position either
         for position, place in problem.pins.items():
             if position <= k:
                 self._add(place, position)
@@ -132,23 +134,26 @@ class _Counts:
                 self._taken[number] = group
 
     def best(self, queue: Sequence[int], position: int, passed_over: dict[int, int]) -> tuple[int, int]:
-        """Returns the place in the queue of the first candidate that breaks least, and the mask of what it breaks."""
-        best, least = 0, -1
+        """Returns the first candidate of the queue that breaks least, and the mask of what it breaks."""
+        best, least = -1, -1
         starved = self._lower.at(self._count, self._free, position)
-        passed = []
-        for at, place in enumerate(queue):
-            mask = self._over(place, position)
-            if starved is not None:
-                mask |= starved.of(self._of_place.get(place, ()))
-            if least < 0 or mask < least:
-                best, least = at, mask
+        for place in queue:
+            if place in self._lost:
+                continue
+            mask = self._mask(place, position, starved)
             if not mask:
+                best, least = place, 0
                 break
-            passed.append((place, mask))
-        for place, mask in passed:
-            if place != queue[best]:
-                passed_over[place] = passed_over.get(place, 0) | mask
+            passed_over[place] = passed_over.get(place, 0) | mask
+        if best < 0:  # every candidate breaks something
+            masks = [self._mask(place, position, starved) for place in queue]
+            least = min(masks)
+            best = queue[masks.index(least)]
         return best, least
+
+    def _mask(self, place: int, position: int, starved: Starved | None) -> int:
+        mask = self._over(place, position)
+        return mask if starved is None else mask | starved.of(self._of_place.get(place, ()))
 
     def _over(self, place: int, position: int) -> int:
         mask = 0
@@ -156,6 +161,8 @@ class _Counts:
             limit = self._limits[number]
             if position <= limit.first and self._count[number] >= limit.high:
                 mask |= limit.bit
+                if limit.first >= self._k:
+                    self._lost.add(place)
         for number, groups in enumerate(self._groups):
             if position <= groups.first and self._taken[number] is not None:
                 group = groups.of_place.get(place)

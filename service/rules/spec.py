@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import json
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
@@ -51,6 +53,11 @@ class _Rule(_Spec):
         return self
 
 
+def _key(kind: str, of: Any) -> str:
+    """Returns a text that is the same for the same question about items."""
+    return f"{kind} {json.dumps(of, sort_keys=True)}"
+
+
 class Pin(_Rule):
     """Puts an item at a position."""
 
@@ -67,6 +74,11 @@ class Boost(_Rule):
     times: float = Field(
         gt=1, le=1e6, description="As if the items were so many times as likely (`boost`), or unlikely (`bury`)."
     )
+
+    @cached_property
+    def key(self) -> str:
+        """What the rule asks about items."""
+        return _key("where", self.where)
 
 
 class AtMost(_Rule):
@@ -102,6 +114,11 @@ class AtMost(_Rule):
             raise ValueError("n must be at least 1 with each")
         return self
 
+    @cached_property
+    def key(self) -> str:
+        """What the rule asks about items."""
+        return _key("each", [self.each, self.prefix, self.depth]) if self.where is None else _key("where", self.where)
+
 
 class AtLeast(_Rule):
     """At least n items with an attribute, or n items new to the catalogue, in the first positions."""
@@ -122,6 +139,11 @@ class AtLeast(_Rule):
             raise ValueError("n is more than the first positions")
         return self
 
+    @cached_property
+    def key(self) -> str:
+        """What the rule asks about items."""
+        return "new" if self.where is None else _key("where", self.where)
+
 
 class Apart(_Rule):
     """Keeps items from standing in one list: at most one of `items`, or items of at most one of `groups`."""
@@ -140,6 +162,11 @@ class Apart(_Rule):
         if (self.items is None) == (self.groups is None):
             raise ValueError("give either items or groups")
         return self
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """What the rule asks about items, for each of its groups."""
+        return tuple(_key("where", where) for where in self.groups or ())
 
 
 ListRule = Annotated[Pin | Boost | AtMost | AtLeast | Apart, Field(discriminator="kind")]

@@ -8,8 +8,9 @@ from typing import Any
 import orjson
 from redis import Redis
 
+from loadtests.harness.paired_blocks import more_of
 from loadtests.harness.scraped import scraped
-from loadtests.loop.recording_cost import FIGURES, measure, more_of
+from loadtests.loop.recording_cost import FIGURES, measure
 from tests.support.processes import PATIENT, Serve, serve
 from tests.support.valkey import Valkey
 

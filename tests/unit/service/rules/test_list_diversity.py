@@ -10,10 +10,14 @@ from hypothesis import strategies as st
 from service.artifact.array_types import Float64Array
 from service.artifact.catalogue import Catalogue
 from service.artifact.catalogue_item import CatalogueItem
+from service.artifact.popularity import Popularity
 from service.rules.diversity import Dpp, Mmr, gain_of, relevance, similarities
+from service.rules.items import Items
 from service.rules.problem import Limit, Problem
 from service.rules.selection import Gain, select
 from service.rules.spec import Diversity
+
+POPULARITY = Popularity.fit(np.zeros(1, np.int64), 4)
 
 
 def _random(seed: int, n: int = 9) -> tuple[Float64Array, Float64Array]:
@@ -71,7 +75,7 @@ def test_items_are_alike_by_the_share_of_their_facets() -> None:
     )
     half = 2**-0.5
     expected = np.array([[1.0, half, 0, 0], [half, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-    assert np.allclose(similarities(catalogue, range(4)), expected)
+    assert np.allclose(similarities(Items(catalogue, POPULARITY, {}).facets(range(4))), expected)
 
 
 def test_the_unit_of_scores_is_the_distance_from_the_first_to_the_last_of_the_list() -> None:

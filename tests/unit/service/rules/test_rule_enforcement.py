@@ -18,8 +18,8 @@ from service.engine.decoding import Decoding
 from service.engine.draw import Draw
 from service.engine.fallback import Constraints, Fallback, RecommendationList
 from service.engine.rule_report import RuleOutcome
-from service.rules.compiled import Items
 from service.rules.enforce import DrawnBy, Enforcer
+from service.rules.items import Items
 from service.rules.reserve import Reserve
 from service.rules.ruling import Ruling, ruling_of
 from service.rules.spec import Apart, AtLeast, AtMost, Boost, ListRule, Pin
