@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from service.artifact.array_types import FloatArray, IntArray
+from service.artifact.array_types import BoolArray, Float64Array, FloatArray, IntArray
 from service.rules.compiled import CompiledRule
+from service.rules.items import Items
 from service.rules.problem import Limit
+from service.rules.ruling import Ruling
 from service.rules.selection import Selection
 from service.rules.spec import Boost
 
@@ -22,20 +25,29 @@ class Pool:
     Attributes:
         items: [n] catalogue indices.
         scores: [n] float32 their scores; added items have the least.
-        ranked: So many of them were ranked, the others are added.
+        boosted: [n] float32 the same with all boosts.
+        keys: [n] float64 what ranks them: the boosted scores, or what a draw makes of them.
+        stage: [n] 0 and 1 for what was ranked, of a drawn list inside and outside of its nucleus; 2 for added items.
     """
 
     items: IntArray
     scores: FloatArray
-    ranked: int
+    boosted: FloatArray
+    keys: Float64Array
+    stage: IntArray
 
-    def with_more(self, items: IntArray) -> Pool:
-        """Returns the pool with other items."""
-        if not len(items):
+    def take(self, places: IntArray | BoolArray) -> Pool:
+        """Returns some of the pool."""
+        return Pool(*(array[places] for array in self._arrays()))
+
+    def with_more(self, other: Pool) -> Pool:
+        """Returns the pool with another one behind it."""
+        if not len(other.items):
             return self
-        least = min(0.0, float(self.scores.min(initial=0.0)))
-        scores = np.concatenate([self.scores, np.full(len(items), least, np.float32)])
-        return Pool(np.concatenate([self.items, items]), scores, self.ranked)
+        return Pool(*(np.concatenate(both) for both in zip(self._arrays(), other._arrays(), strict=True)))
+
+    def _arrays(self) -> tuple[Any, ...]:
+        return self.items, self.scores, self.boosted, self.keys, self.stage
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,36 +57,35 @@ class Choice:
     Attributes:
         pool: What it was chosen from.
         rules: The rules over the pool.
-        scores: [n] float32 scores with boosts.
         selection: The list.
     """
 
     pool: Pool
     rules: Sequence[CompiledRule]
-    scores: FloatArray
     selection: Selection
 
 
-def boosted(rules: Sequence[CompiledRule], pool: Pool, *, plain: bool) -> FloatArray:
-    """Returns the scores with all boosts; the pool's own array if there are none.
+def boosted(ruling: Ruling, items: Items, candidates: IntArray, scores: FloatArray, *, plain: bool) -> FloatArray:
+    """Returns the scores with all boosts; the same array if there are none.
 
     Args:
-        rules: The rules over the pool.
-        pool: The candidates.
+        ruling: The rules.
+        items: What is known of items.
+        candidates: [n] catalogue indices.
+        scores: [n] their scores.
         plain: Whether scores are in proportion to how likely an item is; else they are logarithms of that.
     """
-    scores = pool.scores
-    for one in rules:
-        rule = one.active.rule
-        if isinstance(rule, Boost) and one.members:
-            scores = scores.copy() if scores is pool.scores else scores
-            places = sorted(one.members)
+    found = scores
+    for active in ruling.rules:
+        rule = active.rule
+        if isinstance(rule, Boost) and (places := sorted(items.having(rule.where, rule.key, candidates.tolist()))):
+            found = found.copy() if found is scores else found
             times = rule.times if rule.kind == "boost" else 1.0 / rule.times
             if plain:
-                scores[places] *= np.float32(times)
+                found[places] *= np.float32(times)
             else:
-                scores[places] += np.float32(math.log(times))
-    return scores
+                found[places] += np.float32(math.log(times))
+    return found
 
 
 def what_is_left(rules: Sequence[CompiledRule], scores: FloatArray) -> tuple[IntArray, dict[int, int]]:

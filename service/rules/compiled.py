@@ -103,7 +103,8 @@ def problem(rules: Sequence[CompiledRule], keys: Float64Array, stage: IntArray, 
         if rule.position not in pins and one.pinned not in pins.values():
             pins[rule.position] = one.pinned
     limits = [limit for one in rules for limit in one.limits]
-    return Problem(keys, stage, limits, [one.groups for one in rules if one.groups is not None], pins)
+    upper = sum(one.bit for one in rules if not isinstance(one.active.rule, AtLeast))
+    return Problem(keys, stage, limits, [one.groups for one in rules if one.groups is not None], pins, upper)
 
 
 def _sets(rule: AtMost, items: Items, candidates: Sequence[int]) -> list[frozenset[int]]:

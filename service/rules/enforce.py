@@ -19,9 +19,10 @@ from service.engine.decoding import Decoding
 from service.engine.draw import Draw
 from service.engine.fallback import RecommendationList
 from service.rules.choice import Choice, Pool, boosted, what_is_left
-from service.rules.compiled import compiled, problem
+from service.rules.compiled import CompiledRule, compiled, problem
 from service.rules.diversity import gain_of, relevance, similarities
 from service.rules.outcomes import outcomes
+from service.rules.problem import Problem
 from service.rules.reserve import Reserve
 from service.rules.ruling import Ruling
 from service.rules.selection import Gain, Selection, select
@@ -29,6 +30,9 @@ from service.rules.spec import AtLeast, Pin
 
 # More popular items that are looked at where the candidates cannot keep all rules, in turn.
 _MORE = (32, 256, 1024)
+_NONE: IntArray = np.zeros(0, np.int64)
+# Candidates that are looked at first, for each item of the list, and the fewest.
+_FIRST_OF_EACH, _LEAST_FIRST = 3, 16
 # Items with an attribute that are looked at beside those that a lower limit needs.
 _SPARE = 16
 # Scorers whose scores are sums or shares, not logarithms: what is so many times as likely has so many times the score.
@@ -70,107 +74,153 @@ class Enforcer:
         Args:
             listing: What ranked the candidates: best first, as many as there are. Of a drawn list, its draw tells them.
         """
-        pool = self._pool(listing)
+        ranked = self._ranked(listing)
+        moved = ranked.boosted is not ranked.scores and _top(ranked.boosted, self.k) != _top(ranked.scores, self.k)
         if listing.draw is not None and self.ruling.shrinks(self.k):
-            return self._shrunk(listing, listing.draw, pool)
-        choice = self._chosen(listing, pool, {})
+            return self._shrunk(listing, listing.draw, ranked, moved=moved)
+        pool = ranked.take(np.lexsort((-ranked.keys, ranked.stage)))
+        choice = _Chooser(self, listing, *self._first(pool)).choose({})
         # No position counts as drawn: what the rules made of the draw has another law.
         none = None if listing.draw is None else replace(listing.draw, log_propensities=np.zeros(0, np.float32))
-        return self._listed(listing, choice, none)
+        return self._listed(listing, choice, none, moved=moved)
 
-    def _pool(self, listing: RecommendationList) -> Pool:
-        """The candidates, and what pins and lower limits need beside them."""
+    def _ranked(self, listing: RecommendationList) -> Pool:
+        """The candidates: of a drawn list, what it was drawn from."""
         items, scores = listing.items, listing.scores
         if listing.draw is not None:
-            known = listing.draw.items < len(self.reserve.items.catalogue.item_ids)
-            items, scores = listing.draw.items[known], listing.draw.scores[known]
-        pool = Pool(items.astype(np.int64), scores, len(items))
-        pins = [active.rule.item for active in self.ruling.rules if isinstance(active.rule, Pin)]
-        if pins:
-            index, there = self.reserve.items.index, set(pool.items.tolist())
-            missing = {index[item] for item in pins if item in index}.difference(there)
-            pool = pool.with_more(self.reserve.listable(np.array(sorted(missing), np.int64)))
+            items, scores = listing.draw.items, listing.draw.scores
+            known = items < len(self.reserve.items.catalogue.item_ids)
+            if not known.all():
+                items, scores = items[known], scores[known]
+        raised = boosted(self.ruling, self.reserve.items, items, scores, plain=_is_plain(listing))
+        keys, stage = raised.astype(np.float64), np.zeros(len(items), np.int64)
+        if listing.draw is not None and len(items) and not self.ruling.shrinks(self.k):
+            log_probs = first_log_probs(raised, self.by.decoding)
+            keys = log_probs + gumbel(self.reserve.items.hashes(items.tolist()), self.by.seed)
+            stage = (~nucleus(log_probs, self.by.decoding.nucleus)).astype(np.int64)
+        return Pool(items.astype(np.int64), scores, raised, keys, stage)
+
+    def added(self, listing: RecommendationList, items: IntArray) -> Pool:
+        """Returns items that nothing ranked: they have the least score."""
+        scores = np.full(len(items), min(0.0, float(listing.scores.min(initial=0.0))), np.float32)
+        raised = boosted(self.ruling, self.reserve.items, items, scores, plain=_is_plain(listing))
+        return Pool(items, scores, raised, raised.astype(np.float64), np.full(len(items), 2, np.int64))
+
+    def _first(self, ranked: Pool) -> tuple[Pool, Pool]:
+        """The candidates that are looked at first, with those that lower limits need and all pinned, and the others."""
+        size = max(_LEAST_FIRST, _FIRST_OF_EACH * self.k)
+        if len(ranked.items) <= size * 3 // 2:
+            return ranked, ranked.take(_NONE)
+        first = np.arange(len(ranked.items)) < size
+        items = ranked.items.tolist()
         for active in self.ruling.rules:
             rule = active.rule
-            if isinstance(rule, AtLeast):
-                pool = self._with_enough(pool, rule)
-        return pool
+            if isinstance(rule, Pin) and (place := self.reserve.items.index.get(rule.item, -1)) in items:
+                first[items.index(place)] = True
+            elif isinstance(rule, AtLeast):
+                places = sorted(self.reserve.items.having(rule.where, rule.key, items))
+                first[places[: rule.n]] = True
+        return ranked.take(first), ranked.take(~first)
 
-    def _with_enough(self, pool: Pool, rule: AtLeast) -> Pool:
-        has = self.reserve.items.having(rule.where, rule.key, pool.items.tolist())
-        missing = min(rule.n, self.k) - len(has)
-        if missing <= 0:
-            return pool
-        return pool.with_more(self.reserve.having(rule.where, missing + _SPARE, pool.items))
-
-    def _shrunk(self, listing: RecommendationList, drawn: Draw, pool: Pool) -> RecommendationList:
+    def _shrunk(self, listing: RecommendationList, drawn: Draw, ranked: Pool, *, moved: bool) -> RecommendationList:
         """The list drawn from what the rules leave of the candidates: any list of those keeps every rule."""
-        rules = compiled(self.ruling, self.reserve.items, pool.items.tolist(), self.k)
-        scores = boosted(rules, pool, plain=_is_plain(listing))
-        left, left_out = what_is_left(rules, scores)
-        if len(left) == len(drawn.items) and np.array_equal(scores, pool.scores) and len(listing.items) >= self.k:
-            selection = Selection([], {}, 0)
-            choice = Choice(pool, rules, scores, selection)
-            items, listed = listing.items[: self.k], listing.scores[: self.k]
-            return replace(listing, items=items, scores=listed, rules=outcomes(choice, items, items, self.k))
-        places, log_propensities = self._drawn(pool.items[left], scores[left])
-        places = left[places].tolist()
-        choice = self._chosen(listing, pool, dict(enumerate(places, start=1)))
-        would = set(np.flatnonzero(np.isin(pool.items, listing.items[: self.k])).tolist())
-        choice.selection.passed_over.update({place: mask for place, mask in left_out.items() if place in would})
-        return self._listed(listing, choice, Draw(log_propensities, pool.items[left], scores[left]))
+        rules = compiled(self.ruling, self.reserve.items, ranked.items.tolist(), self.k)
+        left, left_out = what_is_left(rules, ranked.boosted)
+        place_of = {item: place for place, item in enumerate(ranked.items.tolist())}
+        before = [place_of[item] for item in listing.items[: self.k].tolist() if item in place_of]
+        if len(left) == len(drawn.items) and not moved and ranked.boosted is ranked.scores and len(before) == self.k:
+            choice = Choice(ranked, rules, Selection([], {}, 0))
+            items, scores = listing.items[: self.k], listing.scores[: self.k]
+            results = outcomes(choice, listing, before, self.k, moved=False)
+            return replace(listing, items=items, scores=scores, rules=results)
+        places, log_propensities = self._drawn(ranked.items[left], ranked.boosted[left])
+        first = dict(enumerate(left[places].tolist(), start=1))
+        choice = _Chooser(self, listing, ranked, ranked.take(_NONE)).choose(first)
+        choice.selection.passed_over.update({place: mask for place, mask in left_out.items() if place in before})
+        return self._listed(
+            listing, choice, Draw(log_propensities, ranked.items[left], ranked.boosted[left]), moved=moved
+        )
 
     def _drawn(self, items: IntArray, scores: FloatArray) -> tuple[IntArray, Float64Array]:
         if not len(items):
             return np.zeros(0, np.int64), np.zeros(0)
         return draw(self.reserve.items.hashes(items.tolist()), scores, self.by.decoding, self.by.seed, self.k)
 
-    def _chosen(self, listing: RecommendationList, pool: Pool, first: Mapping[int, int]) -> Choice:
-        """Chooses the list, behind the places that are there already, among more and more items."""
-        for more in (*_MORE, 0):
-            rules = compiled(self.ruling, self.reserve.items, pool.items.tolist(), self.k)
-            scores = boosted(rules, pool, plain=_is_plain(listing))
-            keys, stage = self._keys(scores, pool, drawn=listing.draw is not None)
-            asked = problem(rules, keys, stage, self.k)
-            if first:
-                asked = replace(asked, pins=first)
-            choice = Choice(pool, rules, scores, select(asked, self.k, self._gain(pool, keys)))
-            if not more or not self._lacks(choice):
-                break
-            larger = pool.with_more(self.reserve.popular(more, pool.items))
-            if larger is pool:
-                break
-            pool = larger
-        return choice
-
-    def _gain(self, pool: Pool, keys: Float64Array) -> Gain | None:
-        if self.ruling.diversity is None or not len(keys):
-            return None
-        alike = similarities(self.reserve.items.facets(pool.items.tolist()))
-        return gain_of(self.ruling.diversity, relevance(keys, self.k), alike)
-
-    def _lacks(self, choice: Choice) -> bool:
-        """Whether more items might help. Those that a lower limit needs are all there."""
-        upper = sum(one.bit for one in choice.rules if not isinstance(one.active.rule, AtLeast))
-        return len(choice.selection.places) < self.k or bool(choice.selection.broken & upper)
-
-    def _keys(self, scores: FloatArray, pool: Pool, *, drawn: bool) -> tuple[Float64Array, IntArray]:
-        """What ranks the pool: the scores, or what the draw makes of them; added items come last."""
-        stage = np.full(len(scores), 2, np.int64)
-        stage[: pool.ranked] = 0
-        keys = scores.astype(np.float64)
-        if drawn and pool.ranked:
-            log_probs = first_log_probs(scores[: pool.ranked], self.by.decoding)
-            hashes = self.reserve.items.hashes(pool.items[: pool.ranked].tolist())
-            keys[: pool.ranked] = log_probs + gumbel(hashes, self.by.seed)
-            stage[: pool.ranked] = ~nucleus(log_probs, self.by.decoding.nucleus)
-        return keys, stage
-
-    def _listed(self, listing: RecommendationList, choice: Choice, drawn: Draw | None) -> RecommendationList:
+    def _listed(
+        self, listing: RecommendationList, choice: Choice, drawn: Draw | None, *, moved: bool
+    ) -> RecommendationList:
         places = choice.selection.places
-        items = choice.pool.items[places]
-        results = outcomes(choice, listing.items[: self.k], items, self.k)
-        return replace(listing, items=items, scores=choice.scores[places], draw=drawn, rules=results)
+        results = outcomes(choice, listing, places, self.k, moved=moved)
+        pool = choice.pool
+        return replace(listing, items=pool.items[places], scores=pool.boosted[places], draw=drawn, rules=results)
+
+
+class _Chooser:
+    """Chooses one list from candidates, and looks at more of them where the first cannot keep all rules."""
+
+    def __init__(self, enforcer: Enforcer, listing: RecommendationList, pool: Pool, rest: Pool) -> None:
+        self._enforcer, self._listing = enforcer, listing
+        self._pool, self._rest = self._with_needed(pool), rest
+        self._rules: list[CompiledRule] = []
+        self._more = iter(_MORE)
+        self._first: Mapping[int, int] = {}
+
+    def choose(self, first: Mapping[int, int]) -> Choice:
+        """Returns the list, behind the places that stand in it already, by position."""
+        self._first = first
+        selection = select(*self._asked(), self._larger)
+        return Choice(self._pool, self._rules, selection)
+
+    def _asked(self) -> tuple[Problem, int, Gain | None]:
+        ruling, k, items = self._enforcer.ruling, self._enforcer.k, self._enforcer.reserve.items
+        pool = self._pool
+        self._rules = compiled(ruling, items, pool.items.tolist(), k)
+        asked = problem(self._rules, pool.keys, pool.stage, k)
+        gain = None
+        if ruling.diversity is not None and len(pool.items):
+            alike = similarities(items.facets(pool.items.tolist()))
+            gain = gain_of(ruling.diversity, relevance(pool.keys, k), alike)
+        return replace(asked, pins=self._first) if self._first else asked, k, gain
+
+    def _larger(self) -> tuple[Problem, Gain | None] | None:
+        """The problem with more candidates: first the others that were ranked, then popular items."""
+        more, self._rest = self._rest, self._rest.take(_NONE)
+        for n in () if len(more.items) else self._more:
+            more = self._added(self._enforcer.reserve.popular(n, self._pool.items))
+            if len(more.items):
+                break
+        if len(more.items):
+            there = set(self._pool.items.tolist())
+            self._pool = self._pool.with_more(
+                more.take(np.array([item not in there for item in more.items.tolist()], np.bool_))
+            )
+            asked, _, gain = self._asked()
+            return asked, gain
+        return None
+
+    def _with_needed(self, pool: Pool) -> Pool:
+        """The pool with what pins and lower limits need beside it."""
+        ruling, k, reserve = self._enforcer.ruling, self._enforcer.k, self._enforcer.reserve
+        pins = [active.rule.item for active in ruling.rules if isinstance(active.rule, Pin)]
+        if pins:
+            index, there = reserve.items.index, set(pool.items.tolist())
+            missing = {index[item] for item in pins if item in index}.difference(there)
+            pool = pool.with_more(self._added(reserve.listable(np.array(sorted(missing), np.int64))))
+        for active in ruling.rules:
+            rule = active.rule
+            if isinstance(rule, AtLeast):
+                missing_n = min(rule.n, k) - len(reserve.items.having(rule.where, rule.key, pool.items.tolist()))
+                if missing_n > 0:
+                    pool = pool.with_more(self._added(reserve.having(rule.where, missing_n + _SPARE, pool.items)))
+        return pool
+
+    def _added(self, items: IntArray) -> Pool:
+        return self._enforcer.added(self._listing, items)
+
+
+def _top(scores: FloatArray, k: int) -> list[int]:
+    order: list[int] = np.argsort(-scores, kind="stable")[:k].tolist()
+    return order
 
 
 def _is_plain(listing: RecommendationList) -> bool:

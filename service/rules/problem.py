@@ -55,6 +55,7 @@ class Problem:
         limits: The limits.
         groups: The groups.
         pins: Place of the candidate at each pinned position.
+        upper: Mask of the rules that more candidates may help to keep.
     """
 
     keys: Float64Array
@@ -62,3 +63,4 @@ class Problem:
     limits: Sequence[Limit] = ()
     groups: Sequence[Groups] = ()
     pins: Mapping[int, int] = field(default_factory=dict)
+    upper: int = 0

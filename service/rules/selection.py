@@ -25,7 +25,7 @@ and the smallest mask is taken, so the rule of highest precedence is the last to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,38 +63,80 @@ class Gain(Protocol):
         ...
 
 
-def select(problem: Problem, k: int, gain: Gain | None = None) -> Selection:
+# Returns the problem with more candidates behind those that it had, and what ranks them; None if there are no more.
+More = Callable[[], tuple[Problem, Gain | None] | None]
+
+
+def select(problem: Problem, k: int, gain: Gain | None = None, more: More = lambda: None) -> Selection:
     """Chooses a list.
 
     Args:
         problem: Candidates and what the list must obey.
         k: Its length; it is shorter only if there are fewer candidates.
         gain: What ranks the candidates at each position; None: their keys do.
+        more: Called where every candidate breaks a rule that others might keep, or none is left.
     """
-    counts = _Counts(problem, k)
-    pins = dict(problem.pins)
-    pinned = set(pins.values())
-    queue = [place for place in _order(problem.keys, problem.stage) if place not in pinned]
-    places: list[int] = []
-    passed_over: dict[int, int] = {}
-    broken = 0
-    for position in range(1, k + 1):
-        if not queue and pins and position not in pins:
-            pins[position] = pins.pop(min(pins))  # too few candidates: pinned ones move up
-        chosen = pins.pop(position, None)
-        if chosen is None and not queue:
+    run = _Run(problem, k, gain)
+    while len(run.places) < k:
+        position = len(run.places) + 1
+        chosen, mask = run.next(position)
+        if (chosen < 0 or mask & run.problem.upper) and (larger := more()) is not None:
+            run.enlarge(*larger)
+            continue
+        if chosen < 0 and (chosen := run.pulled_up()) < 0:
             break
-        if chosen is None:
-            if gain is not None:
-                queue = [queue[i] for i in _order(gain.keys()[queue], problem.stage[queue])]
-            chosen, mask = counts.best(queue, position, passed_over)
-            queue.remove(chosen)
-            broken |= mask
-            counts.place(chosen, position)
-        places.append(chosen)
-        if gain is not None:
-            gain.placed(chosen)
-    return Selection(places, passed_over, broken)
+        run.place(chosen, position, mask)
+    return Selection(run.places, run.passed_over, run.broken)
+
+
+class _Run:
+    """One choice, from the top."""
+
+    def __init__(self, problem: Problem, k: int, gain: Gain | None) -> None:
+        self.k = k
+        self.places: list[int] = []
+        self.passed_over: dict[int, int] = {}
+        self.broken = 0
+        self.enlarge(problem, gain)
+
+    def enlarge(self, problem: Problem, gain: Gain | None) -> None:
+        """Goes on with a problem of more candidates."""
+        self.problem, self._gain = problem, gain
+        self._pins = {at: place for at, place in problem.pins.items() if at > len(self.places)}
+        self._counts = _Counts(problem, self.k)
+        there = {*self.places, *problem.pins.values()}
+        self._queue = [place for place in _order(problem.keys, problem.stage) if place not in there]
+        for position, place in enumerate(self.places, start=1):
+            self._count(place, position)
+
+    def next(self, position: int) -> tuple[int, int]:
+        """Returns what stands at a position, and the mask of what it breaks; −1 if no candidate is left."""
+        if position in self._pins:
+            return self._pins[position], 0
+        if not self._queue:
+            return -1, 0
+        if self._gain is not None:
+            queue = np.array(self._queue, np.int64)
+            self._queue = queue[_order(self._gain.keys()[queue], self.problem.stage[queue])].tolist()
+        return self._counts.best(self._queue, position, self.passed_over)
+
+    def pulled_up(self) -> int:
+        """Returns the next pinned candidate, which moves up where nothing else is left; −1 if there is none."""
+        return self._pins.pop(min(self._pins)) if self._pins else -1
+
+    def place(self, place: int, position: int, mask: int) -> None:
+        """Puts a candidate at a position."""
+        self.broken |= mask
+        self.places.append(place)
+        if self._pins.pop(position, None) is None and place in self._queue:
+            self._queue.remove(place)
+        self._count(place, position)
+
+    def _count(self, place: int, position: int) -> None:
+        if self.problem.pins.get(position) != place:  # those that are pinned count from the start
+            self._counts.place(place, position)
+        if self._gain is not None:
+            self._gain.placed(place)
 
 
 def _order(keys: Float64Array, stage: IntArray) -> list[int]:
