@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,16 +74,12 @@ def boosted(ruling: Ruling, items: Items, candidates: IntArray, scores: FloatArr
         scores: [n] their scores.
         plain: Whether scores are in proportion to how likely an item is; else they are logarithms of that.
     """
-    found = scores
-    for active in ruling.rules:
-        rule = active.rule
-        if isinstance(rule, Boost) and (places := sorted(items.having(rule.where, rule.key, candidates.tolist()))):
-            found = found.copy() if found is scores else found
-            times = rule.times if rule.kind == "boost" else 1.0 / rule.times
-            if plain:
-                found[places] *= np.float32(times)
-            else:
-                found[places] += np.float32(math.log(times))
+    if not any(isinstance(active.rule, Boost) for active in ruling.rules):
+        return scores
+    raised = np.array([mark.raised for mark in items.marks(ruling, candidates.tolist())], np.float32)
+    if not raised.any():
+        return scores
+    found: FloatArray = scores * np.exp(raised) if plain else scores + raised
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from service.artifact.array_types import Float64Array, IntArray
@@ -61,29 +61,36 @@ def compiled(ruling: Ruling, items: Items, candidates: Sequence[int], k: int) ->
         candidates: Their catalogue indices.
         k: Length of the list.
     """
-    rules = []
+    members: list[list[int]] = [[] for _ in ruling.rules]
+    values: dict[tuple[int, str], list[int]] = {}
+    groups: list[dict[int, int]] = [{} for _ in ruling.rules]
+    for place, mark in enumerate(items.marks(ruling, candidates)):
+        for number in mark.rules:
+            members[number].append(place)
+        for value in mark.values:
+            values.setdefault(value, []).append(place)
+        for number, group in mark.groups:
+            groups[number][place] = group
     place_of = {item: place for place, item in enumerate(candidates)}
-    for number, active in enumerate(reversed(ruling.rules)):
-        one = CompiledRule(active, 1 << number)
+    rules = []
+    for number, active in enumerate(ruling.rules):
         rule = active.rule
+        one = CompiledRule(active, 1 << (len(ruling.rules) - 1 - number), members=frozenset(members[number]))
+        first = k if isinstance(rule, Pin | Boost) else min(rule.first or k, k)
         if isinstance(rule, Pin):
             one.pinned = place_of.get(items.index.get(rule.item, -1))
-            one.members = frozenset() if one.pinned is None else frozenset({one.pinned})
-        elif isinstance(rule, Boost):
-            one.members = items.having(rule.where, rule.key, candidates)
         elif isinstance(rule, AtLeast):
-            one.members = items.having(rule.where, rule.key, candidates)
-            first = min(rule.first or k, k)
             low = min(rule.n, first, len(one.members))
             one.limits = [Limit(one.bit, one.members, first, low=low)] if low else []
         elif isinstance(rule, AtMost):
-            first = min(rule.first or k, k)
-            sets = _sets(rule, items, candidates)
-            one.limits = [Limit(one.bit, members, first, high=rule.n) for members in sets if len(members) > rule.n]
-        else:
-            one.groups = Groups(one.bit, _groups(rule, items, candidates, place_of), min(rule.first or k, k))
+            sets = [found for (of, _), found in values.items() if of == number] if rule.each else [members[number]]
+            one.limits = [
+                Limit(one.bit, frozenset(places), first, high=rule.n) for places in sets if len(places) > rule.n
+            ]
+        elif isinstance(rule, Apart):
+            one.groups = Groups(one.bit, groups[number], first)
         rules.append(one)
-    return rules[::-1]
+    return rules
 
 
 def problem(rules: Sequence[CompiledRule], keys: Float64Array, stage: IntArray, k: int) -> Problem:
@@ -105,20 +112,3 @@ def problem(rules: Sequence[CompiledRule], keys: Float64Array, stage: IntArray, 
     limits = [limit for one in rules for limit in one.limits]
     upper = sum(one.bit for one in rules if not isinstance(one.active.rule, AtLeast))
     return Problem(keys, stage, limits, [one.groups for one in rules if one.groups is not None], pins, upper)
-
-
-def _sets(rule: AtMost, items: Items, candidates: Sequence[int]) -> list[frozenset[int]]:
-    if rule.where is not None:
-        return [items.having(rule.where, rule.key, candidates)]
-    return [frozenset(places) for places in items.counted(rule, candidates).values() if len(places) > rule.n]
-
-
-def _groups(rule: Apart, items: Items, candidates: Sequence[int], place_of: Mapping[int, int]) -> dict[int, int]:
-    if rule.items is not None:
-        places = (place_of.get(items.index.get(item, -1)) for item in rule.items)
-        return {place: group for group, place in enumerate(places) if place is not None}
-    found: dict[int, int] = {}
-    for group, (where, key) in enumerate(zip(rule.groups or (), rule.keys, strict=True)):
-        for place in items.having(where, key, candidates):
-            found.setdefault(place, group)
-    return found

@@ -113,13 +113,13 @@ class Enforcer:
             return ranked, ranked.take(_NONE)
         first = np.arange(len(ranked.items)) < size
         items = ranked.items.tolist()
-        for active in self.ruling.rules:
+        marks = self.reserve.items.marks(self.ruling, items)
+        for number, active in enumerate(self.ruling.rules):
             rule = active.rule
             if isinstance(rule, Pin) and (place := self.reserve.items.index.get(rule.item, -1)) in items:
                 first[items.index(place)] = True
             elif isinstance(rule, AtLeast):
-                places = sorted(self.reserve.items.having(rule.where, rule.key, items))
-                first[places[: rule.n]] = True
+                first[[place for place, mark in enumerate(marks) if number in mark.rules][: rule.n]] = True
         return ranked.take(first), ranked.take(~first)
 
     def _shrunk(self, listing: RecommendationList, drawn: Draw, ranked: Pool, *, moved: bool) -> RecommendationList:
@@ -201,17 +201,16 @@ class _Chooser:
     def _with_needed(self, pool: Pool) -> Pool:
         """The pool with what pins and lower limits need beside it."""
         ruling, k, reserve = self._enforcer.ruling, self._enforcer.k, self._enforcer.reserve
-        pins = [active.rule.item for active in ruling.rules if isinstance(active.rule, Pin)]
-        if pins:
-            index, there = reserve.items.index, set(pool.items.tolist())
-            missing = {index[item] for item in pins if item in index}.difference(there)
-            pool = pool.with_more(self._added(reserve.listable(np.array(sorted(missing), np.int64))))
-        for active in ruling.rules:
-            rule = active.rule
-            if isinstance(rule, AtLeast):
-                missing_n = min(rule.n, k) - len(reserve.items.having(rule.where, rule.key, pool.items.tolist()))
-                if missing_n > 0:
-                    pool = pool.with_more(self._added(reserve.having(rule.where, missing_n + _SPARE, pool.items)))
+        for number, active in enumerate(ruling.rules):
+            rule, there = active.rule, pool.items.tolist()
+            if isinstance(rule, Pin):
+                item = reserve.items.index.get(rule.item, -1)
+                if item >= 0 and item not in there and reserve.may_list(item):
+                    pool = pool.with_more(self._added(np.array([item], np.int64)))
+            elif isinstance(rule, AtLeast):
+                missing = min(rule.n, k) - sum(number in mark.rules for mark in reserve.items.marks(ruling, there))
+                if missing > 0:
+                    pool = pool.with_more(self._added(reserve.having(rule.where, missing + _SPARE, pool.items)))
         return pool
 
     def _added(self, items: IntArray) -> Pool:

@@ -5,9 +5,11 @@ The candidates of lists are the same items over and over, so each is looked up o
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -19,11 +21,36 @@ from service.artifact.item_filters import Filters
 from service.artifact.noise import id_hashes
 from service.artifact.popularity import Popularity
 from service.engine.interface import CatalogueView
-from service.rules.spec import AtMost
+from service.rules.ruling import Ruling
+from service.rules.spec import Apart, AtMost, Boost, Pin
 
 # Questions, and items of each, that are remembered; callers choose the questions of their requests.
 _QUESTIONS_MAX = 64
 _ITEMS_MAX = 16_384
+
+
+class Mark(NamedTuple):
+    """What an item is to the rules of a list, which are known by their numbers.
+
+    Attributes:
+        rules: Those whose `where` names it.
+        values: The values that it counts for, of rules that count each.
+        groups: Its group, of rules that keep groups apart.
+        raised: Logarithm of how many times all boosts raise it.
+    """
+
+    rules: tuple[int, ...]
+    values: tuple[tuple[int, str], ...]
+    groups: tuple[tuple[int, int], ...]
+    raised: float
+
+
+@dataclass(slots=True)
+class _Marking:
+    rules: list[int] = field(default_factory=list)
+    values: list[tuple[int, str]] = field(default_factory=list)
+    groups: list[tuple[int, int]] = field(default_factory=list)
+    raised: float = 0.0
 
 
 class Items:
@@ -40,25 +67,10 @@ class Items:
         self._share = popularity.share
         self._remembered = _remembered(catalogue)
 
-    def having(self, where: Filters | None, key: str, items: Sequence[int]) -> frozenset[int]:
-        """Returns the places of the items that have an attribute.
-
-        Args:
-            where: The attribute; None: new to the catalogue, without an event in the data of the training.
-            key: The same as a text.
-            items: Catalogue indices.
-        """
-        has = self._answers(key, items, lambda some: self._have(where, some))
-        return frozenset(place for place, item in enumerate(items) if has[item])
-
-    def counted(self, rule: AtMost, items: Sequence[int]) -> dict[str, list[int]]:
-        """Returns the places of the items that count for each value of the field of a rule."""
-        values = self._answers(rule.key, items, lambda some: [tuple(self._values(rule, item)) for item in some])
-        found: dict[str, list[int]] = {}
-        for place, item in enumerate(items):
-            for value in values[item]:
-                found.setdefault(value, []).append(place)
-        return found
+    def marks(self, ruling: Ruling, items: Sequence[int]) -> list[Mark]:
+        """Returns what each item is to the rules."""
+        known = self._answers(ruling.key, items, lambda some: self._marks(ruling, some))
+        return [known[item] for item in items]
 
     def facets(self, items: Sequence[int]) -> list[tuple[tuple[str, str], ...]]:
         """Returns the values of all facets of each item, with their names."""
@@ -86,7 +98,38 @@ class Items:
             known.update(zip(unknown, ask(unknown), strict=True))
         return known
 
+    def _marks(self, ruling: Ruling, items: list[int]) -> list[Mark]:
+        marks = [_Marking() for _ in items]
+        for number, active in enumerate(ruling.rules):
+            rule = active.rule
+            if isinstance(rule, Apart):
+                self._mark_groups(rule, number, items, marks)
+            elif isinstance(rule, AtMost) and rule.where is None:
+                for item, mark in zip(items, marks, strict=True):
+                    mark.values += [(number, value) for value in self._values(rule, item)]
+            elif not isinstance(rule, Pin):
+                for has, mark in zip(self._have(rule.where, items), marks, strict=True):
+                    if has:
+                        mark.rules.append(number)
+                        if isinstance(rule, Boost):
+                            mark.raised += math.log(rule.times) * (1.0 if rule.kind == "boost" else -1.0)
+        return [Mark(tuple(mark.rules), tuple(mark.values), tuple(mark.groups), mark.raised) for mark in marks]
+
+    def _mark_groups(self, rule: Apart, number: int, items: list[int], marks: list[_Marking]) -> None:
+        if rule.items is not None:
+            group_of = {self.index.get(item): group for group, item in enumerate(rule.items)}
+            groups = [group_of.get(item) for item in items]
+        else:
+            groups = [None] * len(items)
+            for group, where in reversed(list(enumerate(rule.groups or ()))):  # the first that names it has it
+                has = self._have(where, items)
+                groups = [group if yes else before for yes, before in zip(has, groups, strict=True)]
+        for found, mark in zip(groups, marks, strict=True):
+            if found is not None:
+                mark.groups.append((number, found))
+
     def _have(self, where: Filters | None, items: list[int]) -> list[bool]:
+        """Whether items have an attribute; without one, whether they are new to the catalogue."""
         if where is None:
             return [item >= len(self._share) or not self._share[item] for item in items]
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from service.artifact.array_types import Float64Array, IntArray
 
@@ -11,8 +12,7 @@ from service.artifact.array_types import Float64Array, IntArray
 UNLIMITED = 1 << 30
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(NamedTuple):
     """How many items of a set may, or must, stand in the first positions.
 
     Attributes:
@@ -30,8 +30,7 @@ class Limit:
     high: int = UNLIMITED
 
 
-@dataclass(frozen=True, slots=True)
-class Groups:
+class Groups(NamedTuple):
     """Groups of which only one may stand in the first positions.
 
     Attributes:

@@ -34,6 +34,13 @@ class Reserve:
     limits: Constraints
     history: Callable[[], UserHistory]
 
+    def may_list(self, item: int) -> bool:
+        """Returns whether the list may hold an item."""
+        allowed = self.limits.allowed
+        if (self.limits.excluded == item).any():
+            return False
+        return allowed is None or bool(allowed[np.array([item], np.int64)][0])
+
     def listable(self, items: IntArray) -> IntArray:
         """Returns those of the items that the list may hold."""
         if not len(items):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from service.common.shares import within_share
 from service.rules.spec import OF_REQUEST, Boost, Diversity, ListRule, Pin
@@ -25,7 +26,7 @@ class ActiveRule:
     label: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Ruling:
     """What a list must obey.
 
@@ -36,6 +37,11 @@ class Ruling:
 
     rules: tuple[ActiveRule, ...]
     diversity: Diversity | None = None
+
+    @cached_property
+    def key(self) -> str:
+        """What the rules ask about items: the same for rules that ask the same."""
+        return "\n".join(question for one in self.rules for question in one.rule.questions)
 
     def any_order(self, k: int) -> bool:
         """Returns whether a list of k that keeps the rules keeps them in any other order."""

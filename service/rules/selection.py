@@ -33,7 +33,7 @@ import numpy as np
 
 from service.artifact.array_types import Float64Array, IntArray
 from service.rules.lower_limits import LowerLimits, Starved
-from service.rules.problem import Problem
+from service.rules.problem import Groups, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class _Run:
         self._count(place, position)
 
     def _count(self, place: int, position: int) -> None:
-        if self.problem.pins.get(position) != place:  # those that are pinned count from the start
+        if self.problem.pins.get(position) != place:  # what is pinned counts from the start
             self._counts.place(place, position)
         if self._gain is not None:
             self._gain.placed(place)
@@ -148,66 +148,59 @@ class _Counts:
     """How many items of each set stand in the list so far, and what one more would break."""
 
     def __init__(self, problem: Problem, k: int) -> None:
-        self._limits, self._groups = problem.limits, problem.groups
-        self._of_place: dict[int, list[int]] = {}
+        self._limits, self._groups, self._k = problem.limits, problem.groups, k
+        self._of_place: list[list[int]] = [[] for _ in range(len(problem.keys))]
         for number, limit in enumerate(self._limits):
             for place in limit.members:
-                self._of_place.setdefault(place, []).append(number)
+                self._of_place[place].append(number)
         self._count = [0] * len(self._limits)
-        self._taken: list[int | None] = [None] * len(self._groups)
+        # Limits that have no place left.
+        self._full = {number for number, limit in enumerate(self._limits) if limit.high < 1}
+        self._barred: list[tuple[Groups, set[int]]] = []  # the candidates of other groups than the one that is there
+        self._lost: set[int] = set()  # candidates that break something at every later position too
         self._free = [position for position in range(1, k + 1) if position not in problem.pins]
         self._lower = LowerLimits(self._limits)
-        self._k = k
-        self._lost: set[int] = set()  # candidates of full sets, which are no choice at any later position either
         for position, place in problem.pins.items():
             if position <= k:
-                self._add(place, position)
+                self.place(place, position)
 
     def place(self, place: int, position: int) -> None:
-        """Counts an item at a free position."""
-        self._add(place, position)
-
-    def _add(self, place: int, position: int) -> None:
-        for number in self._of_place.get(place, ()):
-            self._count[number] += position <= self._limits[number].first
-        for number, groups in enumerate(self._groups):
+        """Counts an item at a position."""
+        for number in self._of_place[place]:
+            limit = self._limits[number]
+            if position <= limit.first:
+                self._count[number] += 1
+                if self._count[number] >= limit.high:
+                    self._full.add(number)
+        for groups in self._groups:
             group = groups.of_place.get(place)
-            if group is not None and position <= groups.first and self._taken[number] is None:
-                self._taken[number] = group
+            if group is not None and position <= groups.first and not any(one is groups for one, _ in self._barred):
+                self._barred.append((groups, {at for at, other in groups.of_place.items() if other != group}))
 
     def best(self, queue: Sequence[int], position: int, passed_over: dict[int, int]) -> tuple[int, int]:
         """Returns the first candidate of the queue that breaks least, and the mask of what it breaks."""
-        best, least = -1, -1
         starved = self._lower.at(self._count, self._free, position)
         for place in queue:
             if place in self._lost:
                 continue
             mask = self._mask(place, position, starved)
             if not mask:
-                best, least = place, 0
-                break
+                return place, 0
             passed_over[place] = passed_over.get(place, 0) | mask
-        if best < 0:  # every candidate breaks something
-            masks = [self._mask(place, position, starved) for place in queue]
-            least = min(masks)
-            best = queue[masks.index(least)]
-        return best, least
+        masks = [self._mask(place, position, starved) for place in queue]  # every candidate breaks something
+        least = min(masks)
+        return queue[masks.index(least)], least
 
     def _mask(self, place: int, position: int, starved: Starved | None) -> int:
-        mask = self._over(place, position)
-        return mask if starved is None else mask | starved.of(self._of_place.get(place, ()))
-
-    def _over(self, place: int, position: int) -> int:
         mask = 0
-        for number in self._of_place.get(place, ()):
-            limit = self._limits[number]
-            if position <= limit.first and self._count[number] >= limit.high:
-                mask |= limit.bit
-                if limit.first >= self._k:
-                    self._lost.add(place)
-        for number, groups in enumerate(self._groups):
-            if position <= groups.first and self._taken[number] is not None:
-                group = groups.of_place.get(place)
-                if group is not None and group != self._taken[number]:
-                    mask |= groups.bit
-        return mask
+        if not self._full.isdisjoint(self._of_place[place]):
+            for number in self._full.intersection(self._of_place[place]):
+                limit = self._limits[number]
+                if position <= limit.first:
+                    mask |= limit.bit
+                    if limit.first >= self._k:
+                        self._lost.add(place)
+        for groups, barred in self._barred:
+            if place in barred and position <= groups.first:
+                mask |= groups.bit
+        return mask if starved is None else mask | starved.of(self._of_place[place])

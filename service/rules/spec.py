@@ -53,7 +53,7 @@ class _Rule(_Spec):
         return self
 
 
-def _key(kind: str, of: Any) -> str:
+def _question(kind: str, of: Any) -> str:
     """Returns a text that is the same for the same question about items."""
     return f"{kind} {json.dumps(of, sort_keys=True)}"
 
@@ -64,6 +64,11 @@ class Pin(_Rule):
     kind: Literal["pin"]
     item: _Item = Field(description="Id of the item.")
     position: int = Field(ge=1, le=POSITIONS_MAX, description="Its position, 1 for the top.")
+
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """What the rule asks about items: nothing, it names one."""
+        return (self.kind,)
 
 
 class Boost(_Rule):
@@ -76,9 +81,9 @@ class Boost(_Rule):
     )
 
     @cached_property
-    def key(self) -> str:
+    def questions(self) -> tuple[str, ...]:
         """What the rule asks about items."""
-        return _key("where", self.where)
+        return (_question(self.kind, [self.where, self.times]),)
 
 
 class AtMost(_Rule):
@@ -115,9 +120,9 @@ class AtMost(_Rule):
         return self
 
     @cached_property
-    def key(self) -> str:
+    def questions(self) -> tuple[str, ...]:
         """What the rule asks about items."""
-        return _key("each", [self.each, self.prefix, self.depth]) if self.where is None else _key("where", self.where)
+        return (_question(self.kind, self.where or [self.each, self.prefix, self.depth]),)
 
 
 class AtLeast(_Rule):
@@ -140,9 +145,9 @@ class AtLeast(_Rule):
         return self
 
     @cached_property
-    def key(self) -> str:
+    def questions(self) -> tuple[str, ...]:
         """What the rule asks about items."""
-        return "new" if self.where is None else _key("where", self.where)
+        return (_question(self.kind, self.where),)
 
 
 class Apart(_Rule):
@@ -164,9 +169,9 @@ class Apart(_Rule):
         return self
 
     @cached_property
-    def keys(self) -> tuple[str, ...]:
-        """What the rule asks about items, for each of its groups."""
-        return tuple(_key("where", where) for where in self.groups or ())
+    def questions(self) -> tuple[str, ...]:
+        """What the rule asks about items."""
+        return (_question(self.kind, self.items or self.groups),)
 
 
 ListRule = Annotated[Pin | Boost | AtMost | AtLeast | Apart, Field(discriminator="kind")]
