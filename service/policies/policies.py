@@ -168,6 +168,8 @@ class Policies(_Part):
             now_ms: Time of the request, in epoch milliseconds.
             of: What shares of requests are drawn by.
         """
+        if not self.rules and not segment.rules and segment.diversity is None:
+            return None
         if segment.name in self._constant_rulings:
             return self._constant_rulings[segment.name]
         sources = ((), segment.rules or (), self.rules or ())
