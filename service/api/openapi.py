@@ -19,6 +19,7 @@ from service.api.problems import MEDIA_TYPE
 from service.schemas.deprecations import Deprecations
 from service.schemas.items import ITEM_BODIES
 from service.schemas.list_requests import LIST_BODIES
+from service.schemas.playground_requests import PLAYGROUND_BODIES
 from service.schemas.requests import REQUEST_BODIES
 from service.schemas.responses import Problem
 
@@ -151,7 +152,7 @@ def install(app: FastAPI, *, keys_needed: bool, metrics_guarded: bool, deprecati
         components = document.setdefault("components", {})
         components["schemas"] = {
             **components.get("schemas", {}),
-            **_definitions([*REQUEST_BODIES, *LIST_BODIES, *ITEM_BODIES, Problem]),
+            **_definitions([*REQUEST_BODIES, *LIST_BODIES, *ITEM_BODIES, *PLAYGROUND_BODIES, Problem]),
         }
         components["securitySchemes"] = _SCHEMES
         describe(document, app.routes)

@@ -36,6 +36,7 @@ from service.playground.explorer import Explorer
 from service.policies.policies import PolicyBook
 from service.policies.policy_keeper import PolicyKeeper
 from service.recommend.baskets import Baskets
+from service.recommend.policy_preview import PolicyPreview
 from service.recommend.recommender import Recommender
 from service.recommend.shadows import Shadows
 from service.store.health import RedisCheck
@@ -62,6 +63,7 @@ class SpaceRuntime:
     states: StateKeeper
     write_behind: WriteBehind
     recorder: Recorder
+    preview: PolicyPreview
     recommender: Recommender
     baskets: Baskets
     ingest: Ingest

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from concurrent.futures import Executor
 
 from service.assembly.opening import Opening
 from service.common.background import spawn
@@ -18,8 +20,11 @@ from service.guard.breaker import BreakerSettings
 from service.guard.error_budgets import BudgetSettings
 from service.guard.guard import Guard, GuardSettings
 from service.guard.guards import Guards
+from service.history.state_keeper import StateKeeper
 from service.lifecycle.served_model import Serving
 from service.policies.policies import PolicyBook
+from service.recommend.policy_preview import PolicyPreview
+from service.recommend.recent_requests import RecentRequests
 from service.recommend.shadows import Shadows
 from service.store.store import Store
 
@@ -82,14 +87,40 @@ def open_shadows(
     history_cap: int,
 ) -> Shadows:
     """Returns what runs requests on candidates behind their answers."""
+    thread = _spare_thread(opening, "shadow")
+    busy = busy_check(keeper, serving, guards)
+    shadows = Shadows(arms, canaries, busy, opening.metrics, thread, history_cap=history_cap)
+    keeper.subscribe(shadows.follow)
+    spawn(opening.stack, shadows.run)
+    return shadows
+
+
+def open_preview(
+    opening: Opening,
+    keeper: ExperimentKeeper,
+    serving: Serving,
+    book: PolicyBook,
+    states: StateKeeper,
+    guards: Guards,
+    recent: RecentRequests,
+) -> PolicyPreview:
+    """Returns what tries policies on the requests that were answered last."""
+    thread = _spare_thread(opening, "preview")
+    busy = busy_check(keeper, serving, guards)
+    return PolicyPreview(recent, serving, book, states, busy, thread, history_cap=states.history_cap)
+
+
+def busy_check(keeper: ExperimentKeeper, serving: Serving, guards: Guards) -> Callable[[], bool]:
+    """Returns what tells whether an engine has work, or the event loop is late."""
 
     def busy() -> bool:
         lag = guards.everybody.lag.seconds > _LAG_S
         return lag or any(model.busy for model in (serving.model, *keeper.held.models))
 
-    thread = low_priority_thread("shadow")
+    return busy
+
+
+def _spare_thread(opening: Opening, name: str) -> Executor:
+    thread = low_priority_thread(name)
     opening.stack.callback(thread.shutdown, wait=False, cancel_futures=True)
-    shadows = Shadows(arms, canaries, busy, opening.metrics, thread, history_cap=history_cap)
-    keeper.subscribe(shadows.follow)
-    spawn(opening.stack, shadows.run)
-    return shadows
+    return thread

@@ -10,7 +10,7 @@ from typing import Any
 
 from service.access.rate_limits import rates_for
 from service.api.runtime import SpaceRuntime
-from service.assembly.experiments import open_experiments, open_guards, open_shadows
+from service.assembly.experiments import open_experiments, open_guards, open_preview, open_shadows
 from service.assembly.items import open_items, open_live_items
 from service.assembly.opening import Opening
 from service.common.background import spawn
@@ -56,6 +56,7 @@ from service.policies.policy_keeper import PolicyKeeper
 from service.recommend.baskets import Baskets
 from service.recommend.pages import Pages
 from service.recommend.reasons import Reasons
+from service.recommend.recent_requests import RecentRequests
 from service.recommend.recommender import Recommender
 from service.recommend.shadows import Shadows
 from service.store.health import RedisCheck
@@ -127,13 +128,14 @@ async def open_space(
     # They follow what operators set, and the policies file; the last one logs what changes.
     for part in (models, keeper, shared.exchange, StateChanges(guards, shared.mode, serving)):
         spawn(stack, part.run)
-    write_behind = _open_write_behind(opening, store, queue, states)
+    recent = RecentRequests()
+    write_behind = _open_write_behind(opening, store, queue, states, recent)
 
     ids = Pseudonyms(settings.hash_user_ids)
     recorder, stream_erasure = _open_recorder(opening, store)
     watch = TrafficWatch(serving, metrics, on=settings.watch)
     spawn(stack, watch.run)
-    recommender = _open_recommender(opening, store, arms, canaries, states, guards, ids, recorder, watch, shadows)
+    recommender = _open_recommender(opening, store, arms, canaries, states, guards, ids, recorder, watch, shadows, recent)
     return SpaceRuntime(
         space=space,
         serving=serving,
@@ -152,6 +154,7 @@ async def open_space(
         recorder=recorder,
         watch=watch,
         shadows=shadows,
+        preview=open_preview(opening, experiments, serving, book, states, guards, recent),
         recommender=recommender,
         baskets=Baskets(recommender, arms, ids),
         ingest=Ingest(
@@ -303,10 +306,12 @@ async def _open_lifecycle(
     return serving, models, held
 
 
-def _open_write_behind(opening: Opening, store: Store, queue: WriteQueue, states: StateKeeper) -> WriteBehind:
+def _open_write_behind(
+    opening: Opening, store: Store, queue: WriteQueue, states: StateKeeper, recent: RecentRequests
+) -> WriteBehind:
     """Returns the loop that brings the states up to date in the background, and follows erasures."""
     stack = opening.stack
-    write_behind = WriteBehind(queue, states, store, opening.metrics)
+    write_behind = WriteBehind(queue, states, store, opening.metrics, on_forget=recent.forget)
     stack.push_async_callback(write_behind.drain, opening.space.settings.drain_timeout_s)
     spawn(stack, write_behind.run)
     spawn(stack, Erasures(store, write_behind, states).run)
@@ -342,6 +347,7 @@ def _open_recommender(
     recorder: Recorder,
     watch: TrafficWatch,
     shadows: Shadows,
+    recent: RecentRequests,
 ) -> Recommender:
     settings = opening.space.settings
     pages = Pages(store.pages, arms, ids, recorder, opening.metrics, ttl_s=settings.cursor_ttl_s)
@@ -358,6 +364,7 @@ def _open_recommender(
         recorder,
         watch,
         shadows,
+        recent,
         pages,
         budget_ms=settings.deadline_ms,
         budget_max_ms=settings.deadline_max_ms,

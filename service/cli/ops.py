@@ -25,6 +25,7 @@ from service.cli.ops_text import (
     fallback_lines,
     models_lines,
     policies_lines,
+    preview_lines,
     status_lines,
 )
 
@@ -90,15 +91,22 @@ def set_policies(
         typer.Argument(help="The policies, written as in service/policies/default.yaml.", exists=True, dir_okay=False),
     ],
     reason: Reason = None,
+    dry_run: DryRun = False,
     url: Url = _LOCAL,
     token: Token = "",
     as_json: AsJson = False,
 ) -> None:
-    """Sets the policies of a file on every replica. The output of `policies get --json` is such a file."""
+    """Sets the policies of a file on every replica. The output of `policies get --json` is such a file.
+
+    With --dry-run it says what would change on the requests that the replica answered last.
+    """
     content = _yaml(file, "policies")
     body = {name: value for name, value in content.items() if name not in POLICIES_ANSWER_FIELDS}
     if reason is not None:
         body["reason"] = reason
+    if dry_run:
+        _show(_call("PUT", f"/ops/policies{_DRY_RUN}", url, token, body), as_json, preview_lines)
+        return
     _show(_warned(_call("PUT", "/ops/policies", url, token, body), "these policies apply"), as_json, policies_lines)
 
 

@@ -133,3 +133,17 @@ def _by(answer: Mapping[str, Any]) -> str:
         return ""
     reason = f" ({answer['reason']})" if answer.get("reason") else ""
     return printable(f", set by {answer['actor']} at {answer['changed_at']}{reason}")
+
+
+def preview_lines(answer: Mapping[str, Any]) -> list[str]:
+    """Returns what policies would change."""
+    lines = ["On recent requests:", *(printable(f"  - {sentence}") for sentence in answer["would"])]
+    for one in answer["examples"]:
+        segments = " → ".join(dict.fromkeys(one["segment"]))
+        lines.append(printable(f"  {segments}: without {_some(one['goes'])}; with {_some(one['comes'])}"))
+    return lines
+
+
+def _some(titles: Sequence[str], shown: int = 3) -> str:
+    more = len(titles) - shown
+    return (", ".join(titles[:shown]) or "nothing") + (f" and {more} more" if more > 0 else "")

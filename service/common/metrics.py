@@ -42,6 +42,7 @@ class MetricsSnapshot:
 
     Attributes:
         answers: Answers to /recommend, by (source, rung, reason).
+        segments: Answers to /recommend, by segment.
         latency: Answers to /recommend with status 200, by source and latency bucket (`LATENCY_BUCKETS`, and one above).
         late: Answers sent after their deadline.
         failed: Answers to /recommend with a 5xx status.
@@ -50,6 +51,7 @@ class MetricsSnapshot:
     """
 
     answers: Totals[tuple[str, str, str]]
+    segments: Totals[str]
     latency: Mapping[str, Sequence[int]]
     late: int
     failed: int
@@ -374,10 +376,13 @@ class Metrics:
     def snapshot(self) -> MetricsSnapshot:
         """Returns what was counted so far, for the console. Cheap enough to be called every second."""
         answers: Totals[tuple[str, str, str]] = Totals()
+        segments: Totals[str] = Totals()
         for labels, count in _counts(self.recommendations):
             answers[labels["source"], labels["rung"], labels["reason"]] += count
+            segments[labels["segment"]] += count
         return MetricsSnapshot(
             answers=answers,
+            segments=segments,
             latency={source: tuple(counts) for source, counts in self._latency.items()},
             late=sum(count for _, count in _counts(self.deadline_missed)),
             failed=self._failed,

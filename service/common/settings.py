@@ -110,6 +110,14 @@ class Settings(BaseSettings):
         "to each other below it. The proxy may remove it or leave it. Empty: none.",
     )
     playground: bool = Field(False, description="Serve /playground, a page to try out recommendations.")
+    grafana_url: str = Field(
+        "",
+        pattern=r"^(https?://[^\s\"'<>]+)?$",
+        description="Address of the Grafana dashboard, linked from the console.",
+    )
+    runbook_url: str = Field(
+        "", pattern=r"^(https?://[^\s\"'<>]+)?$", description="Address of the runbook, linked from the console."
+    )
     openapi_pages: bool = Field(True, description="Serve /docs and /openapi.json.")
 
     # -- time

@@ -29,6 +29,7 @@ Reason = Literal[
     "state_unavailable", "state_stale", "filter_not_ready", "not_enough_items",
 ]  # fmt: skip
 ModelRung = Literal["full", "narrow"]
+LowerRung = Literal["item_cf", "popular"]
 Forecasts = Callable[[ModelRung], Forecast]
 
 MODEL_RUNGS: tuple[ModelRung, ...] = ("full", "narrow")

@@ -8,7 +8,7 @@ them together, and writes the new states to Redis with compare-and-set, in one r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from service.common import logs
@@ -35,8 +35,18 @@ class WriteBehind:
         queue: The work that waits. When it is full, further states are late but no event is lost.
     """
 
-    def __init__(self, queue: WriteQueue, keeper: StateKeeper, store: Store, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        queue: WriteQueue,
+        keeper: StateKeeper,
+        store: Store,
+        metrics: Metrics,
+        *,
+        on_forget: Callable[[Subject], object] | None = None,
+    ) -> None:
+        """`on_forget` is called with each subject that is erased, here or on another replica."""
         self.queue = queue
+        self._on_forget = on_forget
         self._keeper = keeper
         self._store = store
         self._metrics = metrics
@@ -98,6 +108,8 @@ class WriteBehind:
         """Removes everything about the subject from this process."""
         self.queue.discard(subject)
         self._keeper.forget(subject)
+        if self._on_forget is not None:
+            self._on_forget(subject)
 
     async def run(self) -> None:
         """Works off the queue until cancelled."""

@@ -170,6 +170,9 @@ class Console:
             "redis_cause": (cause := next((worker["redis_cause"] for worker in workers if not worker["redis"]), None)),
             "redis_meaning": meaning(cause) if cause else None,
             "files_hang": sorted({file for worker in workers for file in worker["files_hang"]}),
+            "links": {
+                name: url for name, url in (("Grafana", settings.grafana_url), ("Runbook", settings.runbook_url)) if url
+            },
             "budget_ms": settings.deadline_ms,
             "breaker": _breaker(workers),
             "burn_rate": _worst_burn([worker["budgets"]["burn_rate"] for worker in workers]),

@@ -39,6 +39,7 @@ class Second:
         failed: Answers with a 5xx status.
         events: Accepted events.
         cache: Cache lookups by `level:outcome`.
+        segments: Answers to /recommend, by segment.
     """
 
     t: int
@@ -48,6 +49,7 @@ class Second:
     failed: int = 0
     events: int = 0
     cache: Counter[str] = field(default_factory=Counter)
+    segments: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Second) -> None:
         """Adds the counts of another second, or of another worker."""
@@ -60,17 +62,19 @@ class Second:
         self.failed += other.failed
         self.events += other.events
         self.cache.update(other.cache)
+        self.segments.update(other.segments)
 
     def to_json(self) -> list[Any]:
         """Returns the form in which one worker sends it to another; `parse` reads it."""
         answers = [[*made, count] for made, count in self.answers.items()]
         latency = {source: list(buckets.items()) for source, buckets in self.latency.items()}
-        return [self.t, answers, latency, self.late, self.failed, self.events, dict(self.cache)]
+        rest = [self.late, self.failed, self.events, dict(self.cache), dict(self.segments)]
+        return [self.t, answers, latency, *rest]
 
     @classmethod
     def parse(cls, fields: Sequence[Any]) -> Second:
         """Reads what `to_json` returned."""
-        t, answers, latency, late, failed, events, cache = fields
+        t, answers, latency, late, failed, events, cache, *segments = fields  # a worker of before sends no segments
         return cls(
             t,
             Counter({(source, rung, reason): count for source, rung, reason, count in answers}),
@@ -79,6 +83,7 @@ class Second:
             failed,
             events,
             Counter(cache),
+            Counter(*segments),
         )
 
 
@@ -127,6 +132,7 @@ def _difference(t: int, now: MetricsSnapshot, before: MetricsSnapshot) -> Second
         now.failed - before.failed,
         now.events - before.events,
         now.cache - before.cache,
+        now.segments - before.segments,
     )
 
 
@@ -217,7 +223,7 @@ def _all_buckets(second: Second) -> Buckets:
 
 
 def _mixes(second: Second) -> dict[str, dict[str, int]]:
-    """Returns the answers by source, by rung and by reason."""
+    """Returns the answers by source, by rung, by reason and by segment."""
     sources: Counter[str] = Counter()
     rungs: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
@@ -226,4 +232,4 @@ def _mixes(second: Second) -> dict[str, dict[str, int]]:
         rungs[rung] += count
         if reason:
             reasons[reason] += count
-    return {"source": dict(sources), "rung": dict(rungs), "reason": dict(reasons)}
+    return {"source": dict(sources), "rung": dict(rungs), "reason": dict(reasons), "segment": dict(second.segments)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ import numpy as np
 
 from service.artifact.array_types import Array
 from service.common.answer_warnings import Warnings
-from service.common.errors import Overloaded
+from service.common.errors import ModelError, Overloaded
 from service.common.request_errors import NotFound
 from service.engine.fallback import Constraints
 from service.engine.interface import Explaining, MemoryRead
@@ -28,6 +28,7 @@ from service.history.profile import Profile, pending_encoding
 from service.lifecycle.served_model import ServedModel, Serving
 from service.playground.title_index import TitleIndex
 from service.policies.policies import Policies
+from service.rules.spec import ListRule
 from service.schemas.requests import InlineEvent
 from service.store.records import UserRecord
 
@@ -86,6 +87,7 @@ class Explorer:
             "event_types": list(types) or ["view"],
             "times": model.vocabulary.has_time,
             "segments": [{"name": s.name, **s.decoding.model_dump()} for s in policies.segments],
+            "rules": sorted({rule.name for some in _rules_of(policies) for rule in some or ()}),
             "categories": await self._run(self._counted, model),
             "scenes": list(islice(context.values.get(context.SCENE, {}), VALUES_MAX)),
             "features": {name: list(islice(context.values.get(name, {}), VALUES_MAX)) for name in context.fields},
@@ -146,6 +148,15 @@ class Explorer:
             "warnings": event_warnings(events, model).texts,
         }
 
+    async def why_if_able(
+        self, events: Sequence[InlineEvent], features: Mapping[str, Any], now_ms: int
+    ) -> dict[str, Any] | None:
+        """Returns what `why` returns; None if the artefact has no explainer, or if it cannot explain now."""
+        try:
+            return await self.why(events, features, now_ms)
+        except (NotFound, Overloaded, ModelError):
+            return None
+
     # On the playground's own thread
 
     async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
@@ -192,6 +203,12 @@ class Explorer:
             ranked = sorted(count.most_common(VALUES_MAX), key=lambda pair: (-pair[1], pair[0]))
             self._categories = catalogue, [{"name": name, "items": n} for name, n in ranked]
         return self._categories[1]
+
+
+def _rules_of(policies: Policies) -> Iterator[Iterable[ListRule] | None]:
+    yield policies.rules
+    for segment in policies.segments:
+        yield segment.rules
 
 
 def _trained_on(manifest: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ from service.engine.fallback import RecommendationList, Source, empty_list, firs
 from service.experiments.arms import Arms
 from service.experiments.canary_watch import CanaryWatch
 from service.exposures.recorder import Recorder
-from service.guard.guard import MODEL_RUNGS, Decision, Guard, Outcome, Reason, Rung
+from service.guard.guard import MODEL_RUNGS, Decision, Guard, LowerRung, Outcome, Reason, Rung
 from service.guard.guards import Guards
 from service.history.profile import Profile
 from service.history.pseudonyms import Pseudonyms
@@ -32,6 +32,7 @@ from service.recommend.made import Made
 from service.recommend.model_attempt import ModelAttempts
 from service.recommend.pages import Pages
 from service.recommend.reasons import Reasons
+from service.recommend.recent_requests import RecentRequests
 from service.recommend.request_plan import NOT_ASKED, Plan, make_plan
 from service.recommend.ruled_list import ruled
 from service.recommend.shadows import Shadows
@@ -68,6 +69,7 @@ class Recommender:
         recorder: Recorder,
         watch: TrafficWatch,
         shadows: Shadows,
+        recent: RecentRequests,
         pages: Pages,
         *,
         budget_ms: float,
@@ -81,7 +83,7 @@ class Recommender:
         self._ids = ids
         self._reasons = reasons
         self._recorder = recorder
-        self._watch, self._shadows, self._pages = watch, shadows, pages
+        self._watch, self._shadows, self._recent, self._pages = watch, shadows, recent, pages
         self._attempts = ModelAttempts(states, metrics)
         self._rules = RuleCounts(metrics)
         self._budget_ms, self._budget_max_ms = budget_ms, budget_max_ms
@@ -92,7 +94,12 @@ class Recommender:
         return min(asked or self._budget_ms, self._budget_max_ms)
 
     async def recommend(
-        self, request: RecommendRequest, context: RequestContext, *, most_ms: float | None = None
+        self,
+        request: RecommendRequest,
+        context: RequestContext,
+        *,
+        most_ms: float | None = None,
+        start: LowerRung | None = None,
     ) -> dict[str, Any]:
         """Returns the body of the answer.
 
@@ -100,6 +107,7 @@ class Recommender:
             request: The validated body of the request.
             context: When the request began and arrived; receives the facts for its log line.
             most_ms: Budget of the batch that the request belongs to: its own may be shorter, but not longer.
+            start: The rung to start on, without the model; None for that which the guard decides.
 
         Raises:
             InvalidRequest: The request names a segment, a filter or an arm that does not exist.
@@ -126,7 +134,7 @@ class Recommender:
             budget_ms=budget_ms, deadline=deadline, now_ms=int(self._wall_clock() * 1000.0),
         )  # fmt: skip
         began = deadline.clock()
-        decision = self._decide(plan, guard, read_failure)
+        decision = self._decide(plan, guard, read_failure) if start is None else Decision(start, "forced")
         deep, rung, reason = await self._descend(plan, guard, decision)
         made = Made.of(first_of(deep, plan.k), rung, reason, wanted=plan.decoding, k=plan.k)
         took_s = deadline.clock() - began
@@ -141,6 +149,7 @@ class Recommender:
         self._recorder.shown(list_id, subject, partial(entry_of, plan, subject, made, answer))
         self._watch.shown(model.version, watched(plan, subject, made, list_id))
         self._shadows.answered(plan, made, list_id, took_s)
+        self._recent.answered(plan)
         return answer
 
     async def _read_history(

@@ -18,24 +18,19 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from service.common import logs
 from service.common.deadline import Clock
 from service.common.metrics import Metrics
 from service.common.request_errors import InvalidRequest
 from service.common.shares import within_share
-from service.engine.run_groups import result_of
 from service.experiments.arms import Arms, Placement
 from service.experiments.canary_watch import CanaryWatch
 from service.experiments.document import Document, Experiment
 from service.experiments.shadow_counts import OUTCOMES, SIDES, Outcome, compared, happened, overlap_of
 from service.guard.guards import AS_FOR_EVERYBODY
-from service.history.profile import pending_encoding
 from service.recommend.made import Made
-from service.recommend.model_list import decode_job, listing_of
 from service.recommend.request_plan import Plan, make_plan
+from service.recommend.side_run import encoded, listed
 
 log = logs.get(__name__)
 
@@ -161,12 +156,12 @@ class Shadows:
             self._count(one.shadow, "skipped")
             return self._clock() - began
         encoding = self._clock()
-        h = await in_thread(self._thread, self._encoded, plan)
+        h = await in_thread(self._thread, encoded, plan, self._history_cap)
         encoded_s = self._clock() - encoding
         if not await self._spare(one):
             return encoded_s
         decoding = self._clock()
-        candidate = await in_thread(self._thread, _listed, plan, h)
+        candidate = await in_thread(self._thread, listed, plan, h)
         decoded_s = self._clock() - decoding
         self._compared(one, candidate, encoded_s + decoded_s)
         return encoded_s + decoded_s
@@ -179,16 +174,6 @@ class Shadows:
                 return False
             await asyncio.sleep(_LOOK_S)
         return True
-
-    def _encoded(self, plan: Plan) -> npt.NDArray[np.float32]:
-        """The hidden state of the history; what must be encoded for it is kept nowhere."""
-        pending = pending_encoding(plan.profile, plan.history, history_cap=self._history_cap)
-        if pending is None:
-            assert plan.profile.base is not None  # noqa: S101 - with nothing to encode there is a base
-            return plan.profile.base.h
-        if not len(pending.events) and pending.user is None:
-            return plan.model.start_h
-        return result_of(plan.model.engine.encode([pending.job()])[0]).h
 
     def _compared(self, one: _Waiting, candidate: Sequence[str], took_s: float) -> None:
         shadow = one.shadow
@@ -243,10 +228,3 @@ def _planned(plan: Plan, placement: Placement) -> Plan | None:
         )  # fmt: skip
     except InvalidRequest:
         return None
-
-
-def _listed(plan: Plan, h: npt.NDArray[np.float32]) -> list[str]:
-    """Ids of the items that the candidate lists."""
-    decoded = result_of(plan.model.engine.decode([decode_job(plan, "full", h)])[0])
-    ids = plan.model.catalogue.item_ids
-    return [ids[item] for item in listing_of(plan, decoded).items.tolist()]

@@ -248,6 +248,7 @@ class TrafficFigures(Answer):
     source: dict[str, int]
     rung: dict[str, int]
     reason: dict[str, int]
+    segment: dict[str, int]
     cache: CacheFigures
 
 
@@ -262,6 +263,7 @@ class StatusAnswer(Answer):
     redis_cause: str | None = Field(description="Why not, of the first worker that cannot use Redis; null if all can.")
     redis_meaning: str | None = Field(description="The cause in words.")
     files_hang: list[str] = Field(description="Followed files that a worker cannot read, because their disk hangs.")
+    links: dict[str, str] = Field(description="Addresses of pages outside the service, by name, as settings give them.")
     budget_ms: float
     breaker: dict[str, Any] = Field(
         description="The breaker of the worst worker; `model_share` is the share of all traffic."
@@ -279,8 +281,43 @@ class StatusAnswer(Answer):
     series: list[dict[str, Any]] = Field(description="Figures per second, oldest first.")
 
 
+class SegmentMove(Answer):
+    """Lists by their segment before and after a change."""
+
+    before: str
+    after: str
+    lists: int
+
+
+class ChangedList(Answer):
+    """A list that would change; each pair is before and after."""
+
+    segment: list[str] = Field(min_length=2, max_length=2)
+    strategy: list[str] = Field(min_length=2, max_length=2)
+    goes: list[str] = Field(description="Titles, or ids, of the items that would be missing.")
+    comes: list[str] = Field(description="Titles, or ids, of the items that would come.")
+    first: list[list[str]] = Field(description="The first item before and after.")
+
+
+class PoliciesPreview(Answer):
+    """What policies would change, tried on the requests that this replica answered last."""
+
+    request_id: str
+    tried: int = Field(description="Requests that both policies could plan.")
+    left_out: int = Field(description="Requests that could not be tried, or not in time.")
+    changed: int = Field(description="Lists that would change.")
+    first_changed: int = Field(description="Lists whose first item would change.")
+    common_share: float | None = Field(description="Mean share of the items that a changed list would keep.")
+    segments: list[SegmentMove]
+    examples: list[ChangedList]
+    would: list[str] = Field(description="The same in sentences.")
+    refused: list[str] = Field(description="Why the change would be refused; empty: policies that are read are taken.")
+
+
 class AuditAnswer(Answer):
     """The audit log."""
 
     request_id: str
     entries: list[dict[str, Any]] = Field(description="Newest first; `text` is the change in a sentence.")
+    actors: list[str] = Field(description="Who made the changes that were gone through.")
+    actions: list[str] = Field(description="What kinds of things they changed.")

@@ -262,6 +262,7 @@ class PlaygroundAnswer(Answer):
     event_types: list[str] = Field(description="Event types in the training data, most frequent first.")
     times: bool = Field(description="Whether the model uses the times of events.")
     segments: list[PlaygroundSegment]
+    rules: list[str] = Field(description="Names of the rules that hold for all lists, or for those of a segment.")
     categories: list[CategoryCount]
     scenes: list[str]
     features: dict[str, list[str]]

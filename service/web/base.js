@@ -20,12 +20,13 @@ export function text(node, value) {
   if (node.textContent !== shown) node.textContent = shown;
 }
 
-/** An error of the service; `status` is 0 if there was no answer. */
+/** An error of the service; `status` is 0 if there was no answer, `waitS` the seconds of Retry-After, null without one. */
 export class Refusal extends Error {
-  constructor(status, detail, problem = {}) {
+  constructor(status, detail, problem = {}, waitS = null) {
     super(detail);
     this.status = status;
     this.problem = problem;
+    this.waitS = waitS;
   }
 }
 
@@ -39,7 +40,8 @@ export async function refusal(response) {
   }
   const faults = (problem.errors || []).map((fault) => `${fault.loc.join(".")}: ${fault.message}`);
   const detail = faults.length ? faults.join("; ") : problem.detail || `the service answered ${response.status}`;
-  return new Refusal(response.status, detail, problem);
+  const wait = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
+  return new Refusal(response.status, detail, problem, Number.isFinite(wait) ? Math.max(1, wait) : null);
 }
 
 /** Returns JSON of the service. `secret` is sent in a header, never in the address. Throws Refusal. */

@@ -32,11 +32,13 @@ export class Confirm {
     $("confirm-go").disabled = false;
     $("confirm-fault").hidden = $("confirm-would").hidden = true;
     $("ends-field").hidden = !change.expires;
+    $("reason-field").hidden = Boolean(change.noReason);
+    $("reason").required = !change.noReason;
     $("ends").value = "900";
     $("reason").value = $("minutes").value = "";
     this.showMinutes();
     this.box.showModal();
-    $("reason").focus();
+    (change.noReason ? $("confirm-go") : $("reason")).focus();
     if (change.preview) this.preview(change);
     return new Promise((resolve) => {
       this.done = resolve;
@@ -51,7 +53,8 @@ export class Confirm {
     try {
       const planned = await this.send(change.method, `${change.path}?dry_run=true`, change.body);
       if (this.change !== change) return;
-      $("confirm-would").replaceChildren(...planned.would.map((sentence) => el("li", {}, sentence)));
+      const said = [...planned.would, ...(change.examples?.(planned) ?? [])];
+      $("confirm-would").replaceChildren(...said.map((sentence) => el("li", {}, sentence)));
       if (planned.refused.length) this.refuse(`It would be refused: ${planned.refused.join("; ")}`);
       else $("confirm-go").disabled = false;
     } catch (error) {
@@ -74,7 +77,7 @@ export class Confirm {
 
   async go() {
     const body = { ...this.change.body, reason: $("reason").value.trim() };
-    if (!body.reason) {
+    if (!body.reason && !this.change.noReason) {
       this.refuse("Enter a reason; it is kept in the audit.");
       $("reason").focus();
       return;
@@ -84,7 +87,10 @@ export class Confirm {
     }
     $("confirm-go").disabled = true;
     try {
-      await this.send(this.change.method, this.change.path, body);
+      const { method, path } = this.change;
+      if (this.change.noReason) await this.send(method, path);
+      else if (method === "DELETE") await this.send(method, `${path}?${new URLSearchParams({ reason: body.reason })}`);
+      else await this.send(method, path, body);
       this.changed = true;
       this.box.close();
     } catch (error) {

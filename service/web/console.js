@@ -1,9 +1,12 @@
 // The operators' console: the login, a stream of snapshots, and the controls.
 import { ask, el, keeper, text } from "./base.js";
 import { Latency, Mix } from "./console-charts.js";
+import { Audit } from "./console-audit.js";
+import { Catalogue } from "./console-catalogue.js";
 import { Confirm } from "./console-confirm.js";
 import { Experiments } from "./console-experiments.js";
 import { Outcomes } from "./console-outcomes.js";
+import { PoliciesEditor } from "./console-policies.js";
 import { Stream } from "./console-stream.js";
 import { showWatch } from "./console-watch.js";
 import { share, span, ms, verdict, when } from "./console-words.js";
@@ -35,6 +38,9 @@ let reread = 0;
 
 const confirm = new Confirm((method, path, body) => ask(method, path, { body, secret }));
 const experiments = new Experiments(confirm, changed);
+const editor = new PoliciesEditor(confirm, changed);
+const audit = new Audit(rereadRest);
+const catalogue = new Catalogue((method, path) => ask(method, path, { secret }), confirm);
 
 // -- logging in and out
 
@@ -112,7 +118,7 @@ function show() {
   for (const t of seconds.keys()) if (t <= now - SECONDS) seconds.delete(t);
   const rows = Array.from({ length: SECONDS }, (_, place) => seconds.get(now - SECONDS + 1 + place) || null);
   latency.draw(rows, snapshot.budget_ms, ms);
-  mix.draw(rows, kind, ORDERS[kind]);
+  mix.draw(rows, kind, ORDERS[kind] ?? segmentOrder());
   showVerdict(verdict(snapshot));
   showTiles(rows);
   showSources();
@@ -121,6 +127,7 @@ function show() {
   showBreaker();
   showParts();
   showWatch(snapshot.watch);
+  redraw($("links"), Object.entries(snapshot.links), ([name, href]) => el("a", { href, rel: "noreferrer" }, name));
   text($("model"), snapshot.service.model_version);
   $("model").parentNode.title = `Model ${snapshot.service.model_version}`;
   const version = [snapshot.mode.version, snapshot.mode.mode, snapshot.mode.shared, snapshot.redis, snapshot.service.model_version].join();
@@ -128,6 +135,12 @@ function show() {
     seenVersion = version;
     rereadRest();
   }
+}
+
+/** A colour for each segment of the last minute, the busiest first; further ones share one. */
+function segmentOrder() {
+  const names = Object.entries(snapshot.traffic.segment).sort(([a, one], [b, other]) => other - one || (a < b ? -1 : 1));
+  return names.slice(0, 4).map(([name], place) => [name, `c${place + 1}`]);
 }
 
 function showVerdict([level, head, rest]) {
@@ -251,18 +264,17 @@ async function rereadRest() {
   reread = Date.now();
   const now = secret;
   const read = (path) => ask("GET", path, { secret: now }).catch(() => null);
-  const [audit, models, policies, earned, tried] = await Promise.all(
-    ["ops/audit?limit=50", "ops/models", "ops/policies", "ops/outcomes", "ops/experiments"].map(read));
+  catalogue.read();
+  const { query } = audit;
+  const [changes, models, policies, earned, tried] = await Promise.all(
+    [`ops/audit?limit=50&${query}`, "ops/models", "ops/policies", "ops/outcomes", "ops/experiments"].map(read));
   if (secret !== now) return;
-  if (audit) showAudit(audit.entries);
+  if (changes && query === audit.query) audit.show(changes);
   $("models-panel").hidden = !models;
   if (models) showModels(models);
   if (earned) outcomes.show(earned);
   if (tried) experiments.show(tried, models);
-  if (policies) {
-    const { request_id: _, ...rest } = policies;
-    text($("policies"), JSON.stringify(rest, null, 2));
-  }
+  if (policies) editor.show(policies);
 }
 
 /** Redraws a list only if its data changed, so that the reader does not lose the place. */
@@ -271,16 +283,6 @@ function redraw(list, data, make) {
   if (list.dataset.shown === now) return;
   list.dataset.shown = now;
   list.replaceChildren(...data.map(make));
-}
-
-function showAudit(entries) {
-  $("audit-none").hidden = entries.length > 0;
-  redraw($("audit"), entries, (entry) => {
-    return el("li", {},
-      el("time", { datetime: entry.at, class: "quiet" }, when(entry.at)),
-      el("strong", {}, entry.actor),
-      el("span", {}, entry.text));
-  });
 }
 
 function showModels(models) {

@@ -1,7 +1,7 @@
 // The controls: everything that can be chosen except the history.
 
 import { el } from "./base.js";
-import { SPACINGS } from "./playground-state.js";
+import { SPACINGS, rivals } from "./playground-state.js";
 import { STRATEGIES, ms } from "./playground-text.js";
 
 const BUDGETS = [1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 400, 800, 1500, 3000];
@@ -58,6 +58,11 @@ export class Controls {
     at("seen").replaceChildren(...[["", `as the model does: ${usual}`], ["out", "left out"], ["in", "may be listed again"]]
       .map(([value, label]) => el("option", { value }, label)));
     at("seen").addEventListener("change", (event) => this.change({ seen: event.target.value }));
+    at("field-rules").hidden = !about.rules.length;
+    at("rules").replaceChildren(el("option", { value: "" }, `on: ${about.rules.join(", ")}`), el("option", { value: "off" }, "off"));
+    at("rules").addEventListener("change", (event) => this.change({ rules: event.target.value }));
+    at("beside").replaceChildren(...rivals(about).map(([value, label]) => el("option", { value }, label)));
+    at("beside").addEventListener("change", (event) => this.change({ beside: event.target.value }));
     at("field-spacing").hidden = !about.times;
     at("spacing").replaceChildren(...SPACINGS.map(([value, label]) => el("option", { value }, label)));
     at("spacing").addEventListener("change", (event) => this.change({ spacing: event.target.value }));
@@ -103,7 +108,7 @@ export class Controls {
     const said = (id, text) => {
       document.querySelector(`output[for="${id}"]`).textContent = text;
     };
-    for (const id of ["segment", "beam", "k", "seen", "spacing", "temperature", "type"]) set(id, state[id]);
+    for (const id of ["segment", "beam", "k", "seen", "rules", "beside", "spacing", "temperature", "type"]) set(id, state[id]);
     if (document.activeElement !== at("seed")) set("seed", state.seed);
     set("top-p", state.topP);
     const place = this.budgets.reduce((best, budget, index) =>

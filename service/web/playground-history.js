@@ -1,7 +1,7 @@
 // The history: its events, oldest first, with the share of each.
 
 import { el } from "./base.js";
-import { category, label, named, percent } from "./playground-text.js";
+import { category, label, named, percent, swatch } from "./playground-text.js";
 
 export class History {
   /** `change(ids, said)` is called with the new history and the text to read out. */
@@ -11,8 +11,9 @@ export class History {
     node.addEventListener("drop", (event) => event.preventDefault());
   }
 
-  show(ids) {
-    const same = ids.length === this.ids.length && ids.every((id, at) => id === this.ids[at]);
+  /** Shows these events; `again` draws them even if they are the same, because more is known of them. */
+  show(ids, again = false) {
+    const same = !again && ids.length === this.ids.length && ids.every((id, at) => id === this.ids[at]);
     if (same && this.node.children.length === ids.length) return;
     const longer = ids.length > this.ids.length;
     this.ids = [...ids];
@@ -43,7 +44,7 @@ export class History {
       el("button", { type: "button", class: `${what} plain`, "aria-label": `${label}: ${name}`, title: label,
         disabled, onclick: act }, sign);
     const row = el("li", { "data-item": id, draggable: true },
-      label(item),
+      el("span", { class: "item" }, swatch(item), label(item)),
       el("div", { class: "tools" },
         button("earlier", "↑", "Move to before", () => this.shift(place, -1), place === 0),
         button("later", "↓", "Move to after", () => this.shift(place, 1), place === this.ids.length - 1),

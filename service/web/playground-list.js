@@ -1,7 +1,7 @@
 // The recommended items: rank, score, what changed, and a card of similar ones beside the pointer.
 
 import { calm, el } from "./base.js";
-import { because, category, contributed, figure, label, named } from "./playground-text.js";
+import { because, category, contributed, figure, label, named, swatch } from "./playground-text.js";
 
 const MOVE_MS = 320;
 const HOVER_MS = 350;
@@ -23,16 +23,22 @@ function change(rank, before) {
     el("span", { class: "read-out" }, `${up ? "up" : "down"} ${steps}`));
 }
 
+/** The place of an item in the list beside it. */
+function other(rank) {
+  if (rank === undefined) return el("span", { class: "moved new" }, "only here");
+  return el("span", { class: "moved" }, el("span", { class: "read-out" }, "beside it number "), `#${rank}`);
+}
+
 export class List {
   /** `add(item)` is called for an item to add to the history; `similar` is a `Similar`. */
   constructor(node, add, similar) {
-    Object.assign(this, { node, add, similar, ranks: null });
-    this.known = () => ({});
+    Object.assign(this, { node, add, similar, ranks: null, beside: null });
   }
 
-  /** Shows an answer; rows that stay move to their new places. */
-  show(answer, about) {
+  /** Shows an answer; rows that stay move to their new places. `beside` is the answer next to it, null without one. */
+  show(answer, about, beside = null) {
     const { items } = answer;
+    this.beside = beside && new Map(beside.items.map((item) => [item.item_id, item.rank]));
     const places = new Map([...this.node.children].map((row) => [row.dataset.item, row.getBoundingClientRect().top]));
     const focused = this.node.contains(document.activeElement) && document.activeElement.closest("[data-item]");
     const kept = focused && { item: focused.dataset.item, at: [...this.node.children].indexOf(focused),
@@ -54,14 +60,14 @@ export class List {
     const name = named(item);
     const take = el("button", { type: "button", class: "take", title: "Add to the history",
       onclick: () => this.add(item) },
-      el("span", { class: "rank" }, String(item.rank)),
+      el("span", { class: "rank" }, String(item.rank)), swatch(item),
       el("span", { class: "what" }, label(item),
         el("span", { class: "quiet small" }, category(item)),
         el("span", { class: "reason quiet small" }, because(item))),
       el("span", { class: "score", title: `score ${item.score}${contributed(item) && `: ${contributed(item)}`}` },
         el("span", { class: "track", "aria-hidden": "true" }, bar),
         el("span", { class: "small quiet" }, figure(item.score))),
-      this.ranks ? change(item.rank, this.ranks.get(item.item_id)) : el("span", { class: "moved" }));
+      this.note(item));
     const like = el("button", { type: "button", class: "like plain", "aria-label": `Similar to ${name}`,
       title: "Similar items", onclick: () => this.similar.open(item, like) }, "≈");
     const row = el("li", { "data-item": item.item_id }, take, like);
@@ -70,6 +76,12 @@ export class List {
     });
     row.addEventListener("pointerleave", () => this.similar.leave());
     return row;
+  }
+
+  /** What is said of an item's place: where it stands in the list beside this one, else how it moved. */
+  note(item) {
+    if (this.beside) return other(this.beside.get(item.item_id));
+    return this.ranks ? change(item.rank, this.ranks.get(item.item_id)) : el("span", { class: "moved" });
   }
 
   /** Rows that stay slide from their old places; new ones fade in. */

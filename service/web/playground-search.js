@@ -1,7 +1,7 @@
 // Finding items by title: a combobox that works by keyboard alone.
 
 import { el } from "./base.js";
-import { category, label } from "./playground-text.js";
+import { category, label, swatch } from "./playground-text.js";
 
 const PAUSE_MS = 90;
 
@@ -46,7 +46,7 @@ export class Search {
     this.at = items.length && this.input.value.trim() ? 0 : -1;
     const options = items.map((item, at) =>
       el("li", { role: "option", id: `found-${at}`, "data-at": String(at), "aria-selected": "false" },
-        label(item), el("span", { class: "quiet small" }, category(item))));
+        swatch(item), el("span", { class: "what" }, label(item), el("span", { class: "quiet small" }, category(item)))));
     if (!items.length) options.push(el("li", { class: "quiet none" }, "No item with this title."));
     this.list.replaceChildren(...options);
     this.list.hidden = false;

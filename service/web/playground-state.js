@@ -34,6 +34,8 @@ export function fresh(about) {
     categories: [],
     scene: "",
     seen: "",
+    rules: "",
+    beside: "",
     features: {},
     codes: {},
   };
@@ -43,6 +45,7 @@ const PLAIN = [
   ["type", "type", String], ["segment", "segment", String], ["strategy", "strategy", String], ["beam", "beam", Number],
   ["topP", "p", Number], ["temperature", "t", Number], ["seed", "seed", Number], ["k", "k", Number],
   ["budget", "budget", Number], ["spacing", "spacing", String], ["scene", "scene", String], ["seen", "seen", String],
+  ["rules", "rules", String], ["beside", "beside", String],
 ];
 
 /** Returns the fragment (the part behind #) that restores this state. Defaults are left out. */
@@ -80,6 +83,8 @@ export function fromFragment(fragment, about) {
   state.type = among(state.type, about.event_types, about.event_types[0]);
   state.scene = among(state.scene, about.scenes, "");
   state.seen = among(state.seen, ["out", "in"], "");
+  state.rules = among(state.rules, ["off"], "");
+  state.beside = among(state.beside, rivals(about).map(([value]) => value), "");
   state.k = Math.round(within(state.k, 1, 40));
   state.beam = Math.round(within(state.beam, 1, 16));
   state.topP = within(state.topP, 0.05, 1);
@@ -115,6 +120,23 @@ export function decoding(state) {
   return { strategy };
 }
 
+/** What a list can be compared with: [value, label]. */
+export function rivals(about) {
+  return [
+    ["", "nothing"], ["item_cf", "item-CF, without the model"], ["popular", "popular items"],
+    ...(about.rules.length ? [["rules", "rules switched"]] : []),
+    ...about.segments.map(({ name }) => [`segment ${name}`, `segment ${name}`]),
+  ];
+}
+
+/** What is different for the second list; null for one list alone. */
+export function beside(state) {
+  if (!state.beside) return null;
+  if (state.beside === "rules") return { policy_rules: state.rules === "off" };
+  if (state.beside.startsWith("segment ")) return { segment: state.beside.slice("segment ".length) };
+  return { rung: state.beside };
+}
+
 /** The body of `POST /recommend`. */
 export function body(state, about) {
   const request = state.history.length ? { events: events(state) } : { session_id: NOBODY };
@@ -126,6 +148,7 @@ export function body(state, about) {
   if (state.categories.length) request.filter = { category: state.categories };
   if (state.scene) request.scene = state.scene;
   if (state.seen) request.exclude_seen = state.seen === "out";
+  if (state.rules) request.policy_rules = false;
   if (Object.keys(state.features).length) request.features = state.features;
   if (Object.keys(state.codes).length) request.context = state.codes;
   if (state.budget !== about.budget_ms) request.budget_ms = state.budget;

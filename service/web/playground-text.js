@@ -23,6 +23,21 @@ export function figure(score) {
   return score < 0 ? `−${shown}` : shown;
 }
 
+/** A coloured square with the first letter of the item's first category; a path counts from its first step. */
+export function swatch(item) {
+  const kind = item.category?.[0]?.split(" > ")[0] ?? "";
+  const square = el("span", { class: kind ? "swatch" : "swatch none", "aria-hidden": "true" }, kind.slice(0, 1).toUpperCase());
+  if (kind) square.style.setProperty("--hue", String(hue(kind)));
+  return square;
+}
+
+/** The same hue for the same text; texts that differ little have hues that differ much. */
+function hue(words) {
+  let mixed = 0;
+  for (const letter of words) mixed = (mixed * 31 + letter.codePointAt(0)) % 9973;
+  return (mixed * 137) % 360;
+}
+
 export const category = (item) => (item.category || []).slice(0, 3).join(" · ");
 
 export const percent = (share) => `${share > 0 && share < 0.005 ? "<1" : Math.round(share * 100)} %`;

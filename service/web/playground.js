@@ -5,7 +5,7 @@ import { Controls } from "./playground-controls.js";
 import { History } from "./playground-history.js";
 import { List, Similar } from "./playground-list.js";
 import { Search } from "./playground-search.js";
-import { EVENTS_MAX, body, curl, events, fresh, fromFragment, seconds, toFragment } from "./playground-state.js";
+import { EVENTS_MAX, beside, body, curl, fresh, fromFragment, rivals, seconds, toFragment } from "./playground-state.js";
 import { RUNGS, SHARES, STRATEGIES, made, ms, named, percent, rankedBy, reason, remembered } from "./playground-text.js";
 
 const PAUSE_MS = 70; // a dragged slider sends one request, not one for each step
@@ -15,7 +15,7 @@ const NEAREST = 12;
 const at = (id) => document.getElementById(id);
 const key = keeper("api-key");
 const items = new Map();
-let about, state, controls, history, list, search;
+let about, state, controls, history, list, second, search;
 let request = null;
 let timer = null;
 
@@ -29,15 +29,6 @@ function learn(found) {
 }
 
 const known = (id) => items.get(id) || { item_id: id, title: null, category: [] };
-
-/** Fetches the titles and categories of items that are not known yet. */
-async function meet(ids, signal) {
-  const strange = [...new Set(ids.filter((id) => !items.get(id)?.category))];
-  if (!strange.length) return false;
-  const query = new URLSearchParams(strange.slice(0, 250).map((id) => ["item_id", id]));
-  learn((await get(`playground/items?${query}`, signal)).items);
-  return true;
-}
 
 function say(message) {
   text(at("said"), message);
@@ -92,13 +83,13 @@ async function refresh() {
   const { signal } = request;
   const slow = setTimeout(() => at("next").setAttribute("aria-busy", "true"), 250);
   try {
-    const why = explain(signal);
-    why.catch(() => {}); // awaited below, unless the list itself fails
-    const answer = await post("recommend", body(state, about), signal);
-    await meet(answer.items.map((item) => item.item_id), signal);
-    learn(answer.items.map(({ item_id, title }) => ({ item_id, title })));
-    show(answer);
-    weigh(answer, await why);
+    const given = { request: body(state, about), beside: beside(state) };
+    const { lists: [answer, rival], items: named, why } = await post("playground/lists", given, signal);
+    const nameless = state.history.some((id) => !items.get(id)?.category);
+    learn(named);
+    if (nameless) history.show(state.history, true);
+    show(answer, rival);
+    weigh(answer, about.explains ? why : null);
     at("notice").hidden = true;
   } catch (error) {
     trouble(error);
@@ -111,7 +102,7 @@ async function refresh() {
   }
 }
 
-function show(answer) {
+function show(answer, rival = null) {
   at("how").hidden = false;
   at("ladder").replaceChildren(...RUNGS.map(([rung, label, what]) =>
     el("li", { title: what, "aria-current": rung === answer.rung ? "true" : null }, label)));
@@ -120,30 +111,42 @@ function show(answer) {
   at("latency-bar").style.width = `${Math.max(1, share * 100)}%`;
   at("latency-bar").classList.toggle("late", answer.latency_ms > answer.budget_ms);
   text(at("latency"), `${ms(answer.latency_ms)} of ${ms(answer.budget_ms)}`);
-  const facts = [
-    el("span", { class: answer.degraded ? "tag warn" : "tag good" }, answer.source),
-    el("span", {}, `segment ${answer.segment}`)];
-  if (answer.strategy) facts.push(el("span", {}, STRATEGIES[answer.strategy]));
-  facts.push(el("span", {}, made(answer)));
-  if (answer.scorers?.length) facts.push(el("span", { class: "scorers" }, `ranked by ${rankedBy(answer.scorers)}`));
-  if (answer.reason) facts.push(el("span", { class: "because" }, `because ${reason(answer.reason)}`));
-  for (const warning of answer.warnings ?? []) facts.push(el("span", { class: "because" }, warning));
-  at("facts").replaceChildren(...facts);
-  list.show(answer, known);
+  at("facts").replaceChildren(...factsOf(answer));
+  compare(answer, rival);
+  list.show(answer, known, rival);
   const first = answer.items[0];
   say(`${answer.items.length} items by ${answer.source} in ${ms(answer.latency_ms)}${first ? `, first ${named(known(first.item_id))}` : ""}`);
   if (!answer.items.length) at("items").replaceChildren(el("li", { class: "quiet none" }, "No allowed items are left."));
 }
 
-/** Asks for the attention of each event; null if there is none to ask for, or it is not available. */
-async function explain(signal) {
-  if (!state.history.length || !about.explains) return null;
-  try {
-    return await post("playground/why", { events: events(state), features: state.features }, signal);
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    return null;
+/** How a list was made. Of a list that the model did not make, nothing of the model is said. */
+function factsOf(answer, chosen = false) {
+  const byModel = answer.source === "gpt4rec";
+  const facts = [el("span", { class: answer.degraded && !chosen ? "tag warn" : "tag good" }, answer.source)];
+  facts.push(el("span", {}, `segment ${answer.segment}`));
+  if (byModel && answer.strategy) facts.push(el("span", {}, STRATEGIES[answer.strategy]));
+  if (!chosen) facts.push(el("span", {}, made(answer)));
+  if (answer.scorers?.length) facts.push(el("span", { class: "scorers" }, `ranked by ${rankedBy(answer.scorers)}`));
+  if (answer.reason && !chosen) facts.push(el("span", { class: "because" }, `because ${reason(answer.reason)}`));
+  for (const warning of answer.warnings ?? []) facts.push(el("span", { class: "because" }, warning));
+  return facts;
+}
+
+/** Shows the second list, or none. */
+function compare(answer, rival) {
+  const shown = Boolean(rival);
+  at("rival").hidden = !shown;
+  document.body.classList.toggle("comparing", shown);
+  if (!rival) {
+    at("rival-items").replaceChildren();
+    return;
   }
+  const [, label] = rivals(about).find(([value]) => value === state.beside) ?? ["", ""];
+  const listed = new Set(answer.items.map((item) => item.item_id));
+  const common = rival.items.filter((item) => listed.has(item.item_id)).length;
+  text(at("rival-title"), `${label}: ${common} of ${rival.items.length} items in both lists`);
+  at("rival-facts").replaceChildren(...factsOf(rival, !state.beside.startsWith("segment ") && state.beside !== "rules"));
+  second.show(rival, known, answer);
 }
 
 /** Shows the attention of each event under the history, if it is what made the list. */
@@ -165,6 +168,15 @@ function trouble(error) {
   if (error.name === "AbortError") return;
   if (error instanceof Refusal && error.status === 401) {
     askForKey(secret() ? "This key is not known." : "");
+    return;
+  }
+  clearTimeout(timer);
+  if (error.status === 429) {
+    // The last list stays, and is asked for again as soon as the service allows.
+    const waitS = error.waitS ?? 1;
+    text(at("notice").querySelector("p"), `Too many requests: what you see is the last list. The next is asked for in ${waitS} s.`);
+    at("notice").hidden = false;
+    timer = setTimeout(refresh, waitS * 1000);
     return;
   }
   const id = error.problem?.request_id ? ` (request ${error.problem.request_id})` : "";
@@ -216,6 +228,7 @@ function wire() {
       return learn(near.map(({ item_id, title }) => ({ item_id, title })));
     }, take, (ids) => history.mark(ids));
   list = new List(at("items"), take, similar);
+  second = new List(at("rival-items"), take, similar);
   history = new History(at("events"), (ids, said) => change({ history: ids }, said), known);
   controls = new Controls(about, (part) => change(part));
   search = new Search(at("search"), at("found"), async (words, signal) =>
@@ -247,7 +260,6 @@ async function restore() {
     await surprise(FIRST_SAMPLE);
     return;
   }
-  await meet(state.history);
   draw();
   later();
 }

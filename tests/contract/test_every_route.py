@@ -39,7 +39,7 @@ OPEN = {"/", "/healthz", "/readyz", "/version", "/docs", "/openapi.json", "/asse
 FOR_KEYS = {"/recommend", "/recommend/batch", "/events", "/sessions/merge", "/items/{item_id:path}/similar",
             "/items/{item_id:path}/together", "/baskets/recommend",
             "/playground/about",
-            "/playground/items", "/playground/sample", "/playground/why"}  # fmt: skip
+            "/playground/items", "/playground/sample", "/playground/lists", "/playground/why"}  # fmt: skip
 FEATURES = ("/users/{user_id:path}/features", "/sessions/{session_id:path}/features")
 # Reading items is for frontends, changing them is not.
 ITEMS = {"/items", "/items/{item_id:path}", "/items/{item_id:path}/disable", "/items/{item_id:path}/enable"}
@@ -61,6 +61,7 @@ BODIES = {
     "/ops/experiments/{name}/stop": {"reason": "an intruder"},
     "/ops/experiments/{name}/promote": {"arm": "b", "reason": "an intruder"},
     "/ops/holdout": {"share": 0.1, "model": "fake-1", "reason": "an intruder"},
+    "/playground/lists": {"request": {"events": [{"item_id": "1"}]}, "beside": {"rung": "popular"}},
     "/playground/why": {"events": [{"item_id": "1"}]},
     "/items/{item_id:path}": {"title": "an intruder"},
     "/items": {"item_id": "1", "title": "an intruder"},

@@ -16,6 +16,7 @@ from service.common.errors import ModelError
 from service.engine.interface import Explanation, MemoryRead
 from service.playground import explorer
 from service.schemas import responses as out
+from service.schemas.playground_answers import ListsAnswer as PlaygroundLists
 from tests.support.aio import asynchronous, eventually
 from tests.support.fakes import FakeEngine
 from tests.support.serving import Service, serving
@@ -253,3 +254,47 @@ async def test_questions_that_wait_are_bounded_and_recommend_does_not_wait_for_t
         finally:
             engine.free.set()
         assert len(await asyncio.gather(*waiting)) == 2
+
+
+async def lists(service: Service, body: dict[str, Any], status: int = 200) -> dict[str, Any]:
+    answer = await service.client.post("/playground/lists", json=body)
+    assert answer.status_code == status, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+@asynchronous
+async def test_one_request_brings_the_list_of_recommend_what_it_shows_and_one_to_compare_it_with() -> None:
+    async with serving(Explainer(), deadline_ms=30_000.0, playground=True) as service:
+        history = [event("1", 0), event("2", 60)]
+        asked = {"events": history, "k": 3, "decoding": {"strategy": "beam"}}
+        alone = (await service.client.post("/recommend", json=asked)).json()
+        found = await lists(service, {"request": asked, "beside": {"rung": "popular"}})
+        listing, rival = (PlaygroundLists.model_validate(found)).lists
+        assert [item.item_id for item in listing.items] == [item["item_id"] for item in alone["items"]]
+        assert (rival.rung, rival.source, rival.reason, rival.strategy) == ("popular", "popular", "forced", None)
+        assert {item["item_id"] for item in found["items"]} >= {"1", "2", *(item.item_id for item in listing.items)}
+        assert found["why"]["weights"] == (await why(service, *history))["weights"]
+        below = (await lists(service, {"request": asked, "beside": {"rung": "item_cf"}}))["lists"][1]
+        assert below["source"] != "gpt4rec"
+        assert len((await lists(service, {"request": asked}))["lists"]) == 1
+
+
+@asynchronous
+async def test_a_list_that_the_model_did_not_make_comes_without_its_attention() -> None:
+    async with serving(Explainer(), deadline_ms=30_000.0, playground=True) as service:
+        asked = {"events": [event("1", 0)], "k": 3}
+        assert (await lists(service, {"request": {**asked, "budget_ms": 0.001}}))["why"] is None
+        assert (await lists(service, {"request": {"user_id": "u1", "k": 3}}))["why"] is None
+        await lists(service, {"request": asked, "beside": {"segment": "nobody"}}, status=422)
+        await lists(service, {"request": asked, "beside": {"rung": "full"}}, status=422)
+
+
+@asynchronous
+async def test_a_title_is_found_in_spite_of_a_typo() -> None:
+    async with serving(playground=True) as service:
+        known = (await service.client.get("/playground/items?limit=1")).json()["items"][0]
+        word = max(known["title"].split(), key=len)
+        typed = f"{word[:-2]}{word[-1]}{word[-2]}" if len(word) > 3 else word
+        found = (await service.client.get("/playground/items", params={"q": typed, "limit": 50})).json()["items"]
+        assert known["item_id"] in [item["item_id"] for item in found]

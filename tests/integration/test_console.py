@@ -296,6 +296,68 @@ def test_experiments_are_shown_and_each_change_is_shown_before_it_is_made(
     assert service.client.post("/ops/experiments/behind/stop", headers=OPS, json={}).status_code == 200
 
 
+def test_policies_are_edited_tried_on_recent_requests_and_found_in_the_audit(browser: Browser, service: Serve) -> None:
+    for user in ("p1", "p2"):
+        recommend(service, user_id=user)
+    with opened(browser, address(service)) as page:
+        live(page)
+        page.locator("#policies-box summary").click()
+        says(page, "#policies-origin", "from the file")
+        editor = page.get_by_label("Policies, as JSON")
+        editor.fill("{ not JSON")
+        page.get_by_role("button", name="Preview and set").click()
+        says(page, "#policies-fault", "This is no JSON")
+        assert accessibility_faults(page) == []
+        editor.fill(json.dumps(ONE_SEGMENT))
+        page.get_by_role("button", name="Preview and set").click()
+        says(page, "#confirm-would", "of the last")
+        says(page, "#confirm-would", "to all")
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_label("Reason").fill("one for everybody")
+        dialog.locator("#confirm-go").click()
+        dialog.wait_for(state="hidden")
+        says(page, "#policies-origin", "set by")
+        assert service.client.get("/ops/policies", headers=OPS).json()["default"] == "all"
+        says(page, "#audit", "one for everybody")
+        page.get_by_label("Of", exact=True).select_option("policies")
+        until(
+            page,
+            "() => [...document.querySelectorAll('#audit li')].every(li => li.textContent.includes('polic'))",
+            None,
+        )
+        page.get_by_label("With the words").fill("no such words")
+        says(page, "#audit-none", "No change is like that")
+        page.get_by_role("button", name="Segment", exact=True).first.click()
+        page.get_by_role("button", name="Back to the file").click()
+        page.get_by_role("dialog").get_by_label("Reason").fill("the test ends")
+        page.locator("#confirm-go").click()
+        says(page, "#policies-origin", "from the file")
+
+
+def test_an_item_is_found_with_a_typo_taken_out_of_all_lists_and_let_in_again(browser: Browser, service: Serve) -> None:
+    put = service.client.put(
+        "/items/new-1", headers=OPS, json={"title": "Walnut bookshelf", "price": 129.0, "currency": "EUR"}
+    )
+    assert put.status_code == 200, put.text
+    with opened(browser, address(service)) as page:
+        live(page)
+        page.get_by_label("Find an item by title or id").fill("walnot booksh")
+        says(page, "#catalogue", "Walnut bookshelf")
+        says(page, "#catalogue", "129 EUR")
+        says(page, "#catalogue-changes", "new-1")
+        page.get_by_role("button", name="Disable Walnut bookshelf").click()
+        assert accessibility_faults(page) == []
+        page.locator("#confirm-go").click()
+        says(page, "#catalogue", "disabled")
+        assert service.client.get("/items/new-1").json()["disabled"]
+        page.get_by_role("button", name="Enable Walnut bookshelf").click()
+        page.locator("#confirm-go").click()
+        page.get_by_role("button", name="Disable Walnut bookshelf").wait_for()
+        page.get_by_label("Find an item by title or id").fill("no such thing at all")
+        says(page, "#catalogue-note", "No item is like that")
+    assert service.client.delete("/items/new-1", headers=OPS).status_code == 200
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_names_contrast_and_a_phones_width_are_right(browser: Browser, service: Serve, scheme: Any) -> None:
     with opened(browser, address(service), viewport=PHONE, color_scheme=scheme) as page:

@@ -61,6 +61,7 @@ class Visit:
         self.page = page
         self.origin = f"http://127.0.0.1:{service.port}"
         self.bodies: list[dict[str, Any]] = []
+        self.asked: list[dict[str, Any]] = []
         self.faults: list[str] = []
         self._listeners = {"request": self._noted, "pageerror": self._failed, "console": self._said}
         page.goto("about:blank")  # another fragment alone would be no other visit
@@ -78,8 +79,10 @@ class Visit:
     def _noted(self, request: Any) -> None:
         if not request.url.startswith((self.origin, "data:", "about:")):
             self.faults.append(f"the page asks elsewhere: {request.url}")
-        if request.url.endswith("/recommend"):
-            self.bodies.append(json.loads(request.post_data))
+        if request.method == "POST":
+            assert request.url.endswith("/playground/lists"), "one request for each change"
+            self.asked.append(json.loads(request.post_data))
+            self.bodies.append(self.asked[-1]["request"])
 
     def _failed(self, error: Any) -> None:
         self.faults.append(str(error))
@@ -327,7 +330,7 @@ def test_similar_items_open_beside_an_item_and_may_be_taken(sure: Visit) -> None
 def test_an_answer_that_comes_late_is_not_shown(sure: Visit) -> None:
     page = sure.page
     held: list[Any] = []
-    page.route("**/recommend", lambda route: held.append(route) if not held else route.continue_())
+    page.route("**/playground/lists", lambda route: held.append(route) if not held else route.continue_())
     page.get_by_label("greedy", exact=True).check()
     page.wait_for_function("() => document.body.dataset.asking")
     while not held:
@@ -340,7 +343,7 @@ def test_an_answer_that_comes_late_is_not_shown(sure: Visit) -> None:
 
 def test_a_service_that_is_away_is_said_and_tried_again(sure: Visit) -> None:
     page = sure.page
-    page.route("**/recommend", lambda route: route.abort())
+    page.route("**/playground/lists", lambda route: route.abort())
     page.locator("#k").fill("4")
     page.wait_for_selector("#notice:not([hidden])")
     assert "does not answer" in sure.text("#notice")
@@ -350,6 +353,58 @@ def test_a_service_that_is_away_is_said_and_tried_again(sure: Visit) -> None:
     page.click("#again")
     page.wait_for_selector("#notice", state="hidden")
     assert len(sure.settled().items) == 4
+
+
+def test_after_too_many_requests_the_last_list_stays_and_the_next_follows(sure: Visit) -> None:
+    page, before = sure.page, sure.items
+    refused: list[Any] = []
+
+    def once(route: Any) -> None:
+        if refused:
+            route.continue_()
+            return
+        refused.append(route)
+        route.fulfill(status=429, headers={"Retry-After": "1"}, json={"status": 429, "detail": "the rate is used up"})
+
+    page.route("**/playground/lists", once)
+    page.locator("#k").fill("4")
+    page.wait_for_selector("#notice:not([hidden])")
+    assert "last list" in sure.text("#notice")
+    assert sure.items == before
+    sure.faults.clear()  # the browser's own word about it
+    page.wait_for_selector("#notice", state="hidden")
+    assert len(sure.settled().items) == 4
+
+
+def test_two_lists_stand_beside_each_other_and_say_what_they_share(sure: Visit) -> None:
+    page = sure.page
+    page.select_option("#beside", "popular")
+    page.wait_for_selector("#rival-items li")
+    sure.settled()
+    assert sure.asked[-1]["beside"] == {"rung": "popular"}
+    rival = page.eval_on_selector_all("#rival-items li", "rows => rows.map(row => row.dataset.item)")
+    common = len(set(rival) & set(sure.items))
+    assert sure.text("#rival-title") == f"popular items: {common} of {len(rival)} items in both lists"
+    assert page.locator("#rival-items .moved.new").count() == len(rival) - common
+    told = sure.text("#rival-facts")
+    assert "popular" in told
+    assert not [word for word in ("beam", "greedy", "top-p", "operator") if word in told], "nothing of the model"
+    page.select_option("#beside", "segment new")
+    page.wait_for_function("() => document.querySelector('#rival-title').textContent.startsWith('segment new')")
+    assert "gpt4rec" in sure.settled().text("#rival-facts")
+    page.select_option("#beside", "")
+    page.wait_for_selector("#rival", state="hidden")
+
+
+def test_items_of_one_category_have_one_colour_and_a_path_counts_from_its_first_step(sure: Visit) -> None:
+    found = sure.page.evaluate("""async () => {
+        const { swatch } = await import("./assets/playground-text.js");
+        const hue = (...category) => swatch({ category }).style.getPropertyValue("--hue");
+        return [hue("Fashion > Women"), hue("Fashion > Men"), hue("Sports > Women"), hue()];
+    }""")
+    assert found[0] == found[1] != found[2]
+    assert found[3] == ""
+    assert sure.page.locator("#items .swatch").count() == 10
 
 
 def test_an_artefact_that_cannot_say_why_is_told_from_one_that_can(tab: Page, visit: Open) -> None:

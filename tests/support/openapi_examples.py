@@ -105,6 +105,12 @@ def calls(items: list[str]) -> list[Call]:
         Call("playground_about", "GET /playground/about"),
         Call("playground_items", "GET /playground/items?q=star&limit=3"),
         Call("playground_sample", "GET /playground/sample?seed=7"),
+        Call("playground_lists", "POST /playground/lists", {
+            "a list beside that of item-CF": {
+                "request": {"events": [{"item_id": items[0]}, {"item_id": items[1]}], "k": 3, "explain": True},
+                "beside": {"rung": "item_cf"},
+            },
+        }),
         Call("playground_why", "POST /playground/why", {
             "two events": {"events": [{"item_id": items[0]}, {"item_id": items[1], "type": "click"}]},
         }),

@@ -13,7 +13,7 @@ from service.api.openapi import answers, takes
 from service.api.request import reply, runtime, secret_of
 from service.common.errors import StoreUnavailable
 from service.common.request_errors import NotFound
-from service.coordination.audit_sentences import sentence
+from service.coordination.audit_filter import AUDIT_MAX, chosen
 from service.experiments.outcomes import shown, unpacked
 from service.ops.console import SERIES_S, EventStream
 from service.schemas import ops_answers as out
@@ -88,12 +88,22 @@ async def put_fallback(request: Request) -> Response:
 
 
 @router.get("/audit", responses=answers(out.AuditAnswer, 422, *_PROBLEMS))
-async def get_audit(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Response:
-    """Lists who changed what, when and why; newest first. `text` is the change in a sentence."""
+async def get_audit(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=AUDIT_MAX)] = 100,
+    actor: Annotated[str | None, Query(max_length=128, description="Only changes by this operator.")] = None,
+    action: Annotated[str | None, Query(max_length=64, description="Only changes of this kind, as `policies`.")] = None,
+    q: Annotated[str, Query(max_length=128, description="Only changes whose sentence contains these words.")] = "",
+) -> Response:
+    """Lists who changed what, when and why; newest first. `text` is the change in a sentence.
+
+    The filters go through the newest 1,000 entries. `actors` and `actions` are what those have, to choose from.
+    """
     service = runtime(request)
     service.access.ops(secret_of(request))
-    entries = await service.space.audit.read(limit)
-    return reply(request, {"entries": [{**entry, "text": sentence(entry)} for entry in entries]})
+    filtered = actor is not None or action is not None or q
+    entries = await service.space.audit.read(AUDIT_MAX if filtered else limit)
+    return reply(request, {**chosen(entries, actor=actor, action=action, words=q, limit=limit)})
 
 
 @router.get("/outcomes", responses=answers(out.OutcomesAnswer, *_PROBLEMS))

@@ -15,6 +15,7 @@ from service.schemas.requests import ChangeRequest, PoliciesRequest, Why, parse
 router = APIRouter(prefix="/ops", tags=["ops"], route_class=DirectRoute)
 
 Reason = Annotated[Why | None, Query(description="Kept in the audit.")]
+DryRun = Annotated[bool, Query(description="Say what it would do, and do nothing.")]
 _PROBLEMS = (401, 403, 404)
 _CHANGE = (400, 409, 413, 422, *_PROBLEMS)
 
@@ -69,11 +70,14 @@ async def get_policies(request: Request) -> Response:
 
 @router.put(
     "/policies",
-    responses=answers(out.PoliciesAnswer, 400, 413, 422, *_PROBLEMS),
+    responses=answers(out.PoliciesAnswer | out.PoliciesPreview, 400, 413, 422, 503, *_PROBLEMS),
     openapi_extra=takes(PoliciesRequest),
 )
-async def put_policies(request: Request) -> Response:
+async def put_policies(request: Request, dry_run: DryRun = False) -> Response:
     """Replaces the policies of the file on every replica.
+
+    With `dry_run` nothing is changed. The answer says what would change on the requests that this replica answered
+    last.
 
     While Redis is unavailable the policies hold on this replica only (`shared` is false), and on the others once Redis
     is back.
@@ -81,6 +85,8 @@ async def put_policies(request: Request) -> Response:
     service = runtime(request)
     actor = service.access.ops(secret_of(request))
     body = parse(PoliciesRequest, await request.body())
+    if dry_run:
+        return reply(request, await service.space.preview.of(body.policies()))
     await service.space.policy_keeper.set(body.policies(), actor=actor, reason=body.reason)
     return reply(request, service.space.policy_keeper.to_json())
 

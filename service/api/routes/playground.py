@@ -9,11 +9,14 @@ from fastapi import APIRouter, Query, Request, Response
 from service.api import static_pages
 from service.api.direct_route import DirectRoute
 from service.api.openapi import answers, takes
-from service.api.request import admitted, below_prefix, reply
+from service.api.request import admitted, below_prefix, call_of, reply, secret_of
 from service.api.runtime import Runtime
 from service.common.request_errors import NotFound
 from service.playground.explorer import Explorer
+from service.recommend.side_by_side import side_by_side
 from service.schemas import responses as out
+from service.schemas.playground_answers import ListsAnswer
+from service.schemas.playground_requests import ListsRequest
 from service.schemas.requests import WhyRequest, parse
 from service.schemas.values import Id
 
@@ -52,9 +55,15 @@ async def items(
         list[Id], Query(max_length=IDS_MAX, description="Return these items instead; unknown ids are left out.")
     ] = [],  # noqa: B006 - FastAPI copies it
 ) -> Response:
-    """Finds items by title or id."""
-    _, explorer = await _allowed(request)
-    return reply(request, await explorer.named(item_id) if item_id else await explorer.items(q, limit))
+    """Finds items by title or id. Where no title has the words, typos count."""
+    service, explorer = await _allowed(request)
+    if item_id:
+        return reply(request, await explorer.named(item_id))
+    found = await explorer.items(q, limit)
+    if not found["items"] and q.strip():
+        near = await service.space.items.search.find(q, service.space.model, limit)
+        found = await explorer.named(near)
+    return reply(request, found)
 
 
 @router.get("/sample", responses=answers(out.FoundAnswer, *_PROBLEMS))
@@ -62,6 +71,29 @@ async def sample(request: Request, seed: Annotated[int, Query(ge=0, le=2**53)] =
     """Returns an example history: a walk from a popular item over its neighbours. A seed always gives the same one."""
     _, explorer = await _allowed(request)
     return reply(request, await explorer.sample(seed))
+
+
+@router.post(
+    "/lists", responses=answers(ListsAnswer, 400, 403, 408, 413, *_PROBLEMS), openapi_extra=takes(ListsRequest)
+)
+async def lists(request: Request) -> Response:
+    """Makes a list, with everything that the page shows beside it, and a second one to compare it with.
+
+    The lists are those of `/recommend`. `items` describes what is in them and in the events of the request. `why` is
+    the answer of `/playground/why`, if the first list comes from the model and is of these events alone.
+    """
+    service, explorer = await _allowed(request)
+    body = parse(ListsRequest, await request.body(), latest_ms=service.latest_ms())
+    asked = body.request
+    if asked.arm is not None:
+        service.access.tester(secret_of(request))
+    found = await side_by_side(service.space.recommender, asked, body.beside, call_of(request))
+    ids = [event.item_id for event in asked.events] + [item["item_id"] for answer in found for item in answer["items"]]
+    named = await explorer.named(list(dict.fromkeys(ids)))
+    why = None
+    if found[0]["source"] == "gpt4rec" and asked.events and asked.user_id is None and asked.session_id is None:
+        why = await explorer.why_if_able(asked.events, asked.features or {}, service.now_ms())
+    return reply(request, {"lists": found, "items": named["items"], "why": why})
 
 
 @router.post("/why", responses=answers(out.WhyAnswer, 400, 408, 413, *_PROBLEMS), openapi_extra=takes(WhyRequest))

@@ -1,0 +1,39 @@
+"""Bodies of the playground's requests."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+from service.schemas.body_bounds import most_nodes
+from service.schemas.requests import Body, RecommendRequest
+from service.schemas.values import Name
+
+
+class Beside(Body):
+    """What is different for the second list. What is left out stays as in the first."""
+
+    rung: Literal["item_cf", "popular"] | None = Field(
+        None, description="The list is made on this rung, without the model."
+    )
+    segment: Name | None = Field(None, description="The list is made as for this segment, with its decoding.")
+    policy_rules: bool | None = Field(None, description="Whether the rules and the diversity of the policies hold.")
+
+
+class ListsRequest(Body):
+    """Asks for a list, for what the page shows with it, and for a second list to compare it with."""
+
+    request: RecommendRequest = Field(description="The request, as for `/recommend`.")
+    beside: Beside | None = Field(None, description="Asks for a second list, and says what is different for it.")
+
+    @model_validator(mode="after")
+    def _is_a_first_page(self) -> Self:
+        if self.request.cursor is not None:
+            raise ValueError("a cursor continues a list of /recommend; send it there")
+        return self
+
+
+PLAYGROUND_BODIES: tuple[type[BaseModel], ...] = (ListsRequest,)
+for _body in PLAYGROUND_BODIES:  # now, and not during the first request
+    most_nodes(_body)
