@@ -135,7 +135,9 @@ async def open_space(
     recorder, stream_erasure = _open_recorder(opening, store)
     watch = TrafficWatch(serving, metrics, on=settings.watch)
     spawn(stack, watch.run)
-    recommender = _open_recommender(opening, store, arms, canaries, states, guards, ids, recorder, watch, shadows, recent)
+    recommender = _open_recommender(
+        opening, store, arms, canaries, states, guards, ids, recorder, watch, shadows, recent
+    )
     return SpaceRuntime(
         space=space,
         serving=serving,

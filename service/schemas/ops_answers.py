@@ -290,10 +290,10 @@ class SegmentMove(Answer):
 
 
 class ChangedList(Answer):
-    """A list that would change; each pair is before and after."""
+    """A list that would change."""
 
-    segment: list[str] = Field(min_length=2, max_length=2)
-    strategy: list[str] = Field(min_length=2, max_length=2)
+    segment: list[str] = Field(description="Its segment before and after.")
+    strategy: list[str] = Field(description="Its strategy before and after.")
     goes: list[str] = Field(description="Titles, or ids, of the items that would be missing.")
     comes: list[str] = Field(description="Titles, or ids, of the items that would come.")
     first: list[list[str]] = Field(description="The first item before and after.")
