@@ -105,6 +105,19 @@ async def test_a_cursor_ends_with_its_user_and_its_time(shared_valkey: Valkey) -
 
 
 @asynchronous
+async def test_an_erasure_ends_the_cursors_of_sessions_that_became_the_users(shared_valkey: Valkey) -> None:
+    async with serving(redis_url=shared_valkey.url, prefix="pagesmerged:", operator=True) as service:
+        event = {"session_id": "s", "item_id": "3", "type": "view", "timestamp": 1_700_000_000_000}
+        assert (await service.client.post("/events", json={"events": [event]})).status_code == 200
+        cursor = (await service.recommend(session_id="s", k=5, page=True))["cursor"]
+        merged = await service.client.post("/sessions/merge", json={"session_id": "s", "user_id": "u"})
+        assert merged.status_code == 200
+        assert ids(await service.recommend(cursor=cursor)), "logging in turns no page away"
+        assert (await service.client.delete("/users/u")).status_code == 200
+        assert await refused(service, 410, cursor=cursor) == "cursor_gone"
+
+
+@asynchronous
 async def test_a_cursor_that_is_not_ours_is_refused(shared_valkey: Valkey) -> None:
     async with (
         serving(redis_url=shared_valkey.url, prefix="pagesown:") as service,
