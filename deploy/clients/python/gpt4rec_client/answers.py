@@ -21,9 +21,14 @@ class RankedItem:
         item_id: The item.
         rank: Its place, from 1.
         score: Comparable within one answer only; None in a local list.
-        title: Its title, where the catalogue has one.
+        title: Its title, where the catalogue has one, and `fields` of the question names it or is left out.
         because: Why it is there, in answers to questions with `explain`.
-        raw: The item as the service sent it, with every field that was asked for (`fields`).
+        brand: Its brand, where `fields` names it; so are those below.
+        price: Its price, in `currency`.
+        currency: Three letters.
+        image: Address of its picture.
+        url: Address of its page.
+        raw: The item as the service sent it, with every field that was asked for.
     """
 
     item_id: str
@@ -31,6 +36,11 @@ class RankedItem:
     score: float | None
     title: str | None
     because: Json | None = None
+    brand: str | None = None
+    price: float | None = None
+    currency: str | None = None
+    image: str | None = None
+    url: str | None = None
     raw: Json = field(default_factory=dict, repr=False)
 
 
@@ -142,9 +152,10 @@ def batch(raw: Json, bodies: Sequence[Json]) -> list[Recommendation | ClientErro
 def ranked(items: list[Json]) -> tuple[RankedItem, ...]:
     """Returns the items of a list."""
     return tuple(
-        RankedItem(one["item_id"], one["rank"], one.get("score"), one.get("title"), one.get("because"), one)
+        RankedItem(one["item_id"], one["rank"], one.get("score"), one.get("title"), one.get("because"),
+                   one.get("brand"), one.get("price"), one.get("currency"), one.get("image"), one.get("url"), one)
         for one in items
-    )
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

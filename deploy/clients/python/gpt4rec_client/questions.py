@@ -53,7 +53,7 @@ class Question(TypedDict, total=False):
         context: Control codes of the list.
         filter: Restricts the list to items with a value of each field.
         exclude: Items that must not be listed.
-        fields: What is shown of each item beside its title: `price`, `image`, `url` … They are in `RankedItem.raw`.
+        fields: What is shown of each item: `title`, `price`, `image`, `url` … Without, the title.
         exclude_seen: Whether items of the history stay out; without, the model decides.
         segment: Overrides the segment that the rules would choose.
         decoding: Replaces the decoding of the segment.

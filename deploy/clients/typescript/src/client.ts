@@ -73,7 +73,7 @@ export interface ClientOptions {
 export interface BesideOptions {
   /** Number of items, 1 to 100; 10 without. */
   k?: number;
-  /** What is shown of each beside its title. */
+  /** What is shown of each. Without, the title. */
   fields?: string[];
 }
 

@@ -46,7 +46,7 @@ export interface Question {
   filter?: Record<string, unknown> | null;
   /** Items that must not be listed. */
   exclude?: string[];
-  /** What is shown of each item beside its title: `price`, `image`, `url` … */
+  /** What is shown of each item: `title`, `price`, `image`, `url` … Without, the title. */
   fields?: string[] | null;
   /** Whether items of the history stay out; without, the model decides. */
   exclude_seen?: boolean | null;
@@ -99,7 +99,14 @@ export interface RankedItem {
   rank: number;
   /** Comparable within one answer only; null in a local list. */
   score: number | null;
-  title: string | null;
+  /** Missing where `fields` of the question does not name it. */
+  title?: string | null;
+  /** Where `fields` names it; so are those below. */
+  brand?: string | null;
+  price?: number | null;
+  currency?: string | null;
+  image?: string | null;
+  url?: string | null;
   because?: Because | null;
   [field: string]: unknown;
 }
