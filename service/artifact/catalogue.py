@@ -18,7 +18,9 @@ from service.artifact.catalogue_columns import Columns, numbers_of
 from service.artifact.catalogue_item import CURRENCY, FACETS, NUMBERS, PATH, CatalogueItem, path_of
 from service.artifact.columns import Rows, TextIndex
 from service.artifact.facet import Int32Array
-from service.artifact.item_filters import Filters, ItemFilter, filter_key
+from service.artifact.filter_conditions import Filters
+from service.artifact.filtered_fields import FilteredFields
+from service.artifact.item_filters import ItemFilter
 from service.artifact.live_facet import LiveFacet
 
 # Rows of the item table that are no items: the unknown item and the start token, which follow the trained items. Later
@@ -38,6 +40,7 @@ class Catalogue:
         index: Index of each item by its id.
         facets: The values of each facet by name.
         numbers: [items] float64 of each of `NUMBERS` that an item has; NaN for an item without.
+        filtered: What filters test.
     """
 
     columns: Columns = field(repr=False)
@@ -47,6 +50,7 @@ class Catalogue:
     index: Mapping[str, int] = field(init=False, repr=False)
     facets: Mapping[str, LiveFacet] = field(init=False, repr=False)
     numbers: Mapping[str, Float64Array] = field(init=False, repr=False)
+    filtered: FilteredFields = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         exported, more, first = self.columns, self.more, self.first_new
@@ -57,8 +61,10 @@ class Catalogue:
             for name in (*FACETS, PATH, CURRENCY)
         }
         object.__setattr__(self, "index", index)
+        numbers = self._present_numbers()
         object.__setattr__(self, "facets", facets)
-        object.__setattr__(self, "numbers", self._present_numbers())
+        object.__setattr__(self, "numbers", numbers)
+        object.__setattr__(self, "filtered", FilteredFields.of(facets, numbers, len(self)))
 
     @classmethod
     def of(cls, items: Sequence[CatalogueItem]) -> Catalogue:
@@ -149,45 +155,40 @@ class Catalogue:
         return self.facets[PATH].knows(path_of(levels[:2]))
 
     def has_value(self, field: str, value: str) -> bool:
-        """Returns whether an item, in stock or not, has a value of one of `FACETS`."""
-        return field in FACETS and self.facets[field].knows(value)
+        """Returns whether an item, in stock or not, has a value of one of the fields of texts that filters name."""
+        return self.filtered.has_value(field, value)
+
+    def unknown(self, filters: Filters) -> Iterator[str]:
+        """Yields what a filter names that no item has: values as `field=value`, and bounds with their field.
+
+        Raises:
+            ValueError: Items have no such field.
+        """
+        return self.filtered.unknown(filters)
 
     def filter(self, filters: Filters) -> ItemFilter:
         """Returns a filter without the values that no item has. It takes a few look-ups, whatever the catalogue's size.
 
         Raises:
-            ValueError: A field is not one of `FACETS`.
+            ValueError: Items have no such field.
         """
-        known: dict[str, tuple[str, ...]] = {}
-        for name, values in filters.items():
-            facet = self._facet(name)
-            if has := {value for value in values if facet.knows(value)}:
-                known[name] = tuple(sorted(has))
-        fields = tuple(self.facets[name].of_any(values) for name, values in known.items())
-        nothing = len(known) < len(filters)
-        return ItemFilter(known, nothing, fields, self.in_stock, filter_key(known))
-
-    def _facet(self, name: str) -> LiveFacet:
-        if name not in FACETS:
-            raise ValueError(f"unknown filter field {name!r}: items have {', '.join(FACETS)}")
-        return self.facets[name]
+        return self.filtered.filter(filters, self.in_stock)
 
     def matches(self, filters: Filters) -> BoolArray | None:
-        """Returns which items have, for every field, one of its values; whether they are in stock does not matter.
+        """Returns which items match a filter; whether they are in stock does not matter.
 
         Args:
-            filters: Values by field; a value that no item has matches none.
+            filters: What it says of each field; a value that no item has matches none.
 
         Returns:
             [items] bool; None if there are no filters.
 
         Raises:
-            ValueError: A field is not one of `FACETS`.
+            ValueError: Items have no such field.
         """
-        mask: BoolArray | None = None
-        for name, values in filters.items():
-            has = self._facet(name).of_any(values).mask(len(self))
-            mask = has if mask is None else mask & has
+        mask = self.filtered.matches(filters)
+        if mask is not None:
+            mask[self.n_exported : self.first_new] = False
         return mask
 
     def allowed(self, filters: Filters) -> BoolArray | None:

@@ -1,4 +1,4 @@
-"""Filters of items: the allowed values by field. Values of one field are OR-ed, fields are AND-ed.
+"""Filters of items: what each field must be. What they say is in `service.artifact.filter_conditions`.
 
 Callers choose the values, so the values that no item has are dropped before a filter becomes a key or costs anything:
 a filter is what is left of it.
@@ -6,7 +6,6 @@ a filter is what is left of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -14,9 +13,9 @@ import numpy as np
 import orjson
 
 from service.artifact.array_types import BoolArray, IntArray
+from service.artifact.filter_conditions import Condition, Filters
+from service.artifact.item_tests import EitherTest, ItemTest
 from service.artifact.live_facet import ValueTest
-
-Filters = Mapping[str, Sequence[str]]
 
 # Matching items that are listed one by one where no mask is at hand.
 _FEW = 4096
@@ -37,7 +36,7 @@ def drop_excluded(keep: BoolArray, items: IntArray, excluded: IntArray) -> None:
 
 def filter_key(filters: Filters) -> bytes:
     """Returns a cache key [16 bytes]: the same for equal filters, whatever the order of their fields and values."""
-    text = orjson.dumps({name: sorted(set(values)) for name, values in sorted(filters.items())})
+    text = orjson.dumps({name: Condition.of(name, said).said() for name, said in sorted(filters.items())})
     return blake2b(text, digest_size=16).digest()
 
 
@@ -46,16 +45,16 @@ class ItemFilter:
     """A filter over one catalogue, without the values that no item has. It costs nothing until items are tested.
 
     Attributes:
-        values: The known values by field. A field without any is left out: see `nothing`.
-        nothing: Whether a field has no known value, so that no item can match.
-        fields: The known values as places in the catalogue.
+        values: What it says of each field. A field without any known value is left out: see `nothing`.
+        nothing: Whether no item can match: a field has no known value, or no item a number inside the bounds.
+        fields: The tests that items must pass.
         in_stock: [items] bool; None when every item is in stock.
         key: `filter_key` of the values.
     """
 
     values: Filters
     nothing: bool
-    fields: tuple[ValueTest, ...]
+    fields: tuple[ItemTest, ...]
     in_stock: BoolArray | None
     key: bytes
 
@@ -71,7 +70,8 @@ class ItemFilter:
 
     def few(self) -> IntArray | None:
         """Returns all items that match and are in stock, ascending; None if that takes thousands of tests."""
-        smallest = min(self.fields, key=lambda field: field.size, default=None)
+        listed = (field for field in self.fields if isinstance(field, ValueTest | EitherTest))
+        smallest = min(listed, key=lambda field: field.size, default=None)
         if self.nothing or smallest is None or smallest.size > _FEW:
             return np.zeros(0, np.int64) if self.nothing else None
         items = smallest.items()

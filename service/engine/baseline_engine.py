@@ -18,7 +18,7 @@ import numpy as np
 
 from service.artifact.array_types import IntArray
 from service.artifact.artifact import Artifact
-from service.artifact.item_filters import Filters
+from service.artifact.filter_conditions import Filters
 from service.artifact.repeat_purchase import REPEAT, Repeat
 from service.artifact.signal_files import ITEM_CF, POPULARITY
 from service.artifact.state_layout import StateLayout

@@ -18,8 +18,8 @@ from service.artifact import graph_names as names
 from service.artifact.array_types import Array, FloatArray, IntArray
 from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN, NO_EVENTS, EventArrays
+from service.artifact.filter_conditions import Filters
 from service.artifact.graph_interface import ON_REQUEST, ON_REQUEST_SAMPLED
-from service.artifact.item_filters import Filters
 from service.artifact.manifest import ArtifactFileError
 from service.common.errors import ArtifactError
 from service.engine.decode.decoder import CLOSED_BUCKETS, Decoder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -10,8 +10,9 @@ from service.artifact.array_types import BoolArray, FloatArray, IntArray
 from service.artifact.catalogue_item import CatalogueItem
 from service.artifact.encoder_version import EncoderVersion
 from service.artifact.features import EventArrays, Vocabulary
+from service.artifact.filter_conditions import Filters
 from service.artifact.item_cf import ItemCF
-from service.artifact.item_filters import Filters, ItemFilter
+from service.artifact.item_filters import ItemFilter
 from service.artifact.neighbour_table import NeighbourTable
 from service.artifact.order_weights import OrderWeights
 from service.artifact.popularity import Popularity
@@ -197,7 +198,15 @@ class CatalogueView(Protocol):
         ...
 
     def has_value(self, field: str, value: str) -> bool:
-        """Returns whether an item, in stock or not, has this value of a field that filters can name."""
+        """Returns whether an item, in stock or not, has this value of a field of texts that filters can name."""
+        ...
+
+    def unknown(self, filters: Filters) -> Iterator[str]:
+        """Yields what a filter names that no item has, in stock or not.
+
+        Raises:
+            ValueError: No item has such a field.
+        """
         ...
 
     def filter(self, filters: Filters) -> ItemFilter:

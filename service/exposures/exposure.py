@@ -89,7 +89,7 @@ class Exposure(TypedDict):
     policies_version: str
     catalogue_version: str
     arms: Mapping[str, str]
-    filter: Mapping[str, Sequence[str]] | None
+    filter: Mapping[str, Any] | None
     excluded: int
     history_version: str
     seed: int | None

@@ -13,9 +13,11 @@ import numpy.typing as npt
 from service.artifact.array_types import BoolArray, IntArray
 from service.artifact.encoder_version import EncoderVersion
 from service.artifact.features import Vocabulary
-from service.artifact.item_filters import Allowed, Filters, ItemFilter
+from service.artifact.filter_conditions import Filters
+from service.artifact.item_filters import Allowed, ItemFilter
 from service.artifact.popularity import Popularity
 from service.batching.batcher import Batcher
+from service.catalogue.item_view import shown
 from service.common.deadline import Deadline
 from service.common.errors import FilterNotReady
 from service.common.request_errors import InvalidRequest, NotFound
@@ -196,8 +198,13 @@ class ServedModel:
         index, items = self.vocabulary.item_index, self.catalogue.items
         return [items[index[item_id]].category if item_id in index else () for item_id in item_ids]
 
-    def similar(self, item_id: str, k: int) -> dict[str, Any]:
+    def similar(self, item_id: str, k: int, fields: Sequence[str] | None = None) -> dict[str, Any]:
         """Returns the body of `/items/{item_id}/similar`: the k nearest items in stock, by item-CF.
+
+        Args:
+            item_id: The item.
+            k: Number of items.
+            fields: What is shown of each item; None for the title.
 
         Raises:
             NotFound: the item is not in the catalogue.
@@ -206,7 +213,7 @@ class ServedModel:
         if index is None:
             raise NotFound("no item with this id in the catalogue")
         items, scores = self.fallback.similar(index, k, self.in_stock)
-        ranked = ranked_items(self.catalogue, items, scores)
+        ranked = ranked_items(self.catalogue, items, scores, fields)
         return {"item_id": item_id, "items": ranked, "source": "item_cf", "model_version": self.version}
 
     def together(self, item_id: str, k: int) -> dict[str, Any]:
@@ -239,16 +246,18 @@ class ServedModel:
         """Returns a filter of this catalogue. Values that no item has are no part of it, and cost nothing.
 
         Args:
-            filters: Allowed values by field; an item must match every field.
+            filters: A condition for each field; an item must meet all of them.
 
         Raises:
-            InvalidRequest: the filter has a field that items do not have.
+            InvalidRequest: Items have no such field, or it takes no such condition.
         """
         try:
             return self.catalogue.filter(filters)
         except ValueError as error:
             fault = {"loc": ["filter"], "message": str(error), "type": "unknown_filter"}
-            raise InvalidRequest("items have no such field", [fault]) from error
+            raise InvalidRequest(
+                "items have no such field, or it takes no such condition; see errors", [fault]
+            ) from error
 
     def ready(self, wanted: ItemFilter) -> ListFilter | None:
         """Returns what an answer needs of a filter; None if that must be built first. Safe to call from any thread."""
@@ -316,7 +325,10 @@ def _digest(item_ids: Sequence[str], in_stock: BoolArray | None) -> str:
 
 
 def ranked_items(
-    catalogue: CatalogueView, items: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]
+    catalogue: CatalogueView,
+    items: npt.NDArray[np.int64],
+    scores: npt.NDArray[np.float32],
+    fields: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Returns a list as responses have it, best first.
 
@@ -324,10 +336,12 @@ def ranked_items(
         catalogue: The items.
         items: [n] catalogue indices, best first.
         scores: [n] their scores.
+        fields: What is shown of each item beside its id, rank and score; None for the title.
     """
-    ids, title = catalogue.item_ids, catalogue.title
-    ranked = zip(items.tolist(), scores.tolist(), strict=True)
+    ids, of, title = catalogue.item_ids, catalogue.items, catalogue.title
+    ranked = enumerate(zip(items.tolist(), scores.tolist(), strict=True), start=1)
     return [
-        {"item_id": ids[item], "rank": rank, "score": score, "title": title(item)}
-        for rank, (item, score) in enumerate(ranked, start=1)
+        {"item_id": ids[item], "rank": rank, "score": score}
+        | ({"title": title(item)} if fields is None else shown(of[item], fields))
+        for rank, (item, score) in ranked
     ]

@@ -20,12 +20,7 @@ def list_warnings(request: RecommendRequest, model: ServedModel) -> Warnings:
     """
     warnings = event_warnings(request.events, model)
     if request.filter:
-        unknown = (
-            f"{field}={value}"
-            for field, values in request.filter.items()
-            for value in values
-            if not model.catalogue.has_value(field, value)
-        )
+        unknown = model.catalogue.unknown(request.filter)
         warnings.unless_empty("no item of the catalogue has these values of the filter", unknown)
     vocabulary = model.vocabulary.context
     if request.features:

@@ -179,7 +179,7 @@ class Plan:
             list_id: Its id.
         """
         listing = made.listing
-        items = ranked_items(self.model.catalogue, listing.items, listing.scores)
+        items = ranked_items(self.model.catalogue, listing.items, listing.scores, self.request.fields)
         for item, because in zip(items, why.because, strict=False):
             item["because"] = because
         answer: dict[str, Any] = {

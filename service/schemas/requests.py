@@ -12,7 +12,9 @@ from service.experiments.document import ExperimentSpec, HoldOut
 from service.policies.policies import ListRules, Policies
 from service.rules.spec import Diversity
 from service.schemas import deprecations
+from service.schemas.body import Body
 from service.schemas.body_bounds import check_nodes, listed, most_nodes
+from service.schemas.item_filter import FieldsBody, ItemFilterBody
 from service.schemas.not_json import what_it_is
 from service.schemas.values import Feature, Id, Name, Seed, TimeMs, Value
 from service.store.user_features import FEATURES_BYTES_MAX, FEATURES_MAX, fits
@@ -24,12 +26,6 @@ MAX_CANDIDATES = 500
 # A cursor: base64 that begins with the number of its format (`service.recommend.page_token`).
 CURSOR_MAX = 65_536
 _CURSOR = r"^A[Q-Za-f][A-Za-z0-9_-]+$"
-
-
-class Body(BaseModel):
-    """Base of all request bodies: strict types, no unknown fields, no input echoed in errors."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 
 
 class InlineEvent(Body):
@@ -131,11 +127,8 @@ class RecommendRequest(Body):
     context: dict[Name, Feature] | None = Field(
         None, max_length=32, description="Control codes of the list: a category, a price band."
     )
-    filter: dict[Name, Annotated[list[Name], Field(min_length=1, max_length=64)]] | None = Field(
-        None,
-        max_length=8,
-        description='Restricts the list to items with a value of each field, e.g. `{"category": ["Sci-Fi"]}`.',
-    )
+    filter: ItemFilterBody | None = None
+    fields: FieldsBody | None = None
     exclude: list[Id] = Field(default=[], max_length=MAX_EXCLUDED, description="Items that must not be listed.")
     exclude_seen: bool | None = Field(
         None,

@@ -119,6 +119,9 @@ class Because(Answer):
     )
 
 
+_ASKED = "Only where `fields` names it."
+
+
 class RankedItem(Answer):
     """An item of a list."""
 
@@ -131,7 +134,18 @@ class RankedItem(Answer):
         "item-CF alone ranks. repeat: the events of the item, newer ones weighing more. popular: the share of all "
         "events. Items that fill a list up score no higher than those before them."
     )
-    title: str | None
+    title: str | None = Field(None, description="Left out where `fields` does not name it.")
+    category: list[str] = Field([], description=f"Its category levels, top first, or its tags. {_ASKED}")
+    paths: list[str] = Field([], description=f"Its category paths, such as `Fashion > Women > Shoes`. {_ASKED}")
+    brand: str | None = Field(None, description=_ASKED)
+    attributes: list[str] = Field([], description=_ASKED)
+    price: float | None = Field(None, description=_ASKED)
+    currency: str | None = Field(None, description=f"Three letters, as in ISO 4217. {_ASKED}")
+    stock: int | None = Field(None, description=f"Pieces in stock, where that is known. {_ASKED}")
+    image: str | None = Field(None, description=f"Address of its picture. {_ASKED}")
+    url: str | None = Field(None, description=f"Address of its page. {_ASKED}")
+    valid_from: str | None = Field(None, description=f"When it is listed from, in ISO 8601. {_ASKED}")
+    valid_until: str | None = Field(None, description=f"When it is not listed any more, in ISO 8601. {_ASKED}")
     because: Because | None = Field(None, description="Only in answers to requests with `explain`.")
 
 

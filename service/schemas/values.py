@@ -19,7 +19,8 @@ FRESH = "fresh"
 _INTEGER_BELOW = 2**63
 
 
-def _no_control_characters(value: str) -> str:
+def without_control_characters(value: str) -> str:
+    """Returns a text as it is. Raises ValueError if it has control characters."""
     if _CONTROL_CHARACTER.search(value):
         raise ValueError("control characters are not allowed")
     return value
@@ -58,13 +59,13 @@ def _seed(value: Any) -> int | str:
 Id = Annotated[
     str,
     Field(min_length=1, max_length=128),
-    AfterValidator(_no_control_characters),
+    AfterValidator(without_control_characters),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 128, "pattern": _ID_PATTERN}),
 ]
 Name = Annotated[
     str,
     Field(min_length=1, max_length=64),
-    AfterValidator(_no_control_characters),
+    AfterValidator(without_control_characters),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 64, "pattern": _ID_PATTERN}),
 ]
 TimeMs = Annotated[

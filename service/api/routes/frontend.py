@@ -11,6 +11,7 @@ from service.api.openapi import answers, problems_of, takes
 from service.api.request import admitted, call_of, counted, reply, runtime, secret_of
 from service.ops import worker_peers
 from service.schemas import responses as out
+from service.schemas.item_filter import FIELDS_DESCRIPTION, FIELDS_PATTERN, fields_of_query
 from service.schemas.requests import EventsRequest, MergeRequest, RecommendRequest, parse
 from service.schemas.values import Id
 
@@ -57,10 +58,15 @@ async def merge(request: Request) -> Response:
 
 
 @router.get("/items/{item_id:path}/similar", responses=answers(out.SimilarAnswer, 401, 404, 422, 429))
-async def similar(request: Request, item_id: PathId, k: Annotated[int, Query(ge=1, le=100)] = 10) -> Response:
+async def similar(
+    request: Request,
+    item_id: PathId,
+    k: Annotated[int, Query(ge=1, le=100)] = 10,
+    fields: Annotated[str | None, Query(max_length=256, pattern=FIELDS_PATTERN, description=FIELDS_DESCRIPTION)] = None,
+) -> Response:
     """Lists the nearest items by item-CF, items without events among them. It needs neither the model nor Redis."""
     service = await admitted(request)
-    return reply(request, service.space.model.similar(item_id, k))
+    return reply(request, service.space.model.similar(item_id, k, fields_of_query(fields)))
 
 
 @router.get("/users/{user_id:path}", responses=answers(out.UserAnswer, 401, 403, 404, 422, 429))

@@ -11,8 +11,8 @@ from service.artifact import item_filters
 from service.artifact.array_types import BoolArray
 from service.artifact.catalogue import Catalogue
 from service.artifact.catalogue_item import CatalogueItem
+from service.artifact.filter_conditions import Filters
 from service.artifact.item_cf import ItemCF
-from service.artifact.item_filters import Filters
 from service.artifact.popularity import Popularity
 from service.engine.fallback import Constraints, Fallback
 from service.signals.user_history import UserHistory

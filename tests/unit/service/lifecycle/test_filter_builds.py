@@ -12,7 +12,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service.artifact.catalogue import Catalogue
-from service.artifact.item_filters import Filters, ItemFilter, filter_key
+from service.artifact.filter_conditions import Filters
+from service.artifact.item_filters import ItemFilter, filter_key
 from service.artifact.trie import Trie
 from service.common.deadline import Deadline
 from service.common.errors import FilterNotReady
