@@ -220,7 +220,8 @@ def _item(item_id: str, row: Mapping[str, Any], *, on_paths: bool) -> CatalogueI
     fields = categories_of([levels] if one_path else levels)
     return CatalogueItem(
         item_id, row.get("title"), levels if one_path else fields["category"], row.get("brand"),
-        tuple(row.get("attributes") or ()), fields["paths"], row.get("price"),
+        tuple(row.get("attributes") or ()), fields["paths"], row.get("price"), row.get("currency"), row.get("stock"),
+        row.get("image"), row.get("url"), row.get("valid_from"), row.get("valid_until"),
     )  # fmt: skip
 
 

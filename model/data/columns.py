@@ -22,7 +22,10 @@ LOG_COLUMNS = {
     "scene": "scene",
     "query": "query",
 }
-ITEM_ROLES = ("title", "category", "brand", "attributes", "text", "price")
+ITEM_ROLES = (
+    "title", "category", "brand", "attributes", "text", "price", "currency", "stock", "image", "url", "valid_from",
+    "valid_until",
+)  # fmt: skip
 
 # Other names of the same columns, as `spelled` writes them, the most telling first.
 _USER = (
@@ -61,6 +64,12 @@ ITEM_ALIASES: dict[str, tuple[str, ...]] = {
     "attributes": ("attributes", "labels"),
     "text": ("text", "description", "body"),
     "price": ("price", "itemprice", "variantprice"),
+    "currency": ("currency", "currencycode"),
+    "stock": ("stock",),
+    "image": ("image", "imageurl", "imagelink"),
+    "url": ("url", "producturl", "link"),
+    "valid_from": ("validfrom",),
+    "valid_until": ("validuntil",),
 }  # fmt: skip
 USER_ALIASES = {"user": (*_USER, "id")}
 # Roles that a wrong guess would spoil: several candidates are refused. Of other roles the first candidate is taken.

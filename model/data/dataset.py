@@ -1,7 +1,7 @@
 """The data set that every stage reads: three tables in a folder, and the same log as flat arrays.
 
     DATA/events.parquet   user_id, item_id, timestamp (int64 ms UTC), event_type, value, session_id, maybe scene
-    DATA/items.parquet    item_id, title, category, brand, attributes, text, price
+    DATA/items.parquet    item_id, title, category, brand, attributes, text, price, and maybe columns of `SHOP_SCHEMA`
     DATA/users.parquet    user_id, then one categorical string column per feature
     DATA/vectors.parquet  item_id, vector; only where the import was given vectors (`model.data.vectors`)
     DATA/searches.parquet user_id, timestamp, query; only where the log has searches without an item
@@ -72,7 +72,7 @@ class Dataset:
     Attributes:
         name: Name of the data set.
         events: The log, with the columns of `EVENT_SCHEMA` and maybe `SCENE`.
-        items: The catalogue, with the columns of `ITEM_SCHEMA`.
+        items: The catalogue, with the columns of `ITEM_SCHEMA`, and maybe of `model.data.shop_fields.SHOP_SCHEMA`.
         users: `user_id`, then a text column for each feature.
         has_time: The log has times; otherwise `timestamp` is null everywhere.
         category_kind: How to read `items.category`: "path" has ordered levels (department → type), "tags" is an

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import polars as pl
 
 from model.data.checks import ROW, Findings
@@ -12,6 +14,7 @@ from model.data.plausibility import refuse_strangers
 from model.data.quantities import as_numbers
 from model.data.raw_dataset import RawDataset, SourceTable, split_tags
 from model.data.rules import Rules
+from model.data.shop_fields import SHOP_SCHEMA, shop_column
 
 # User features and scenes are small sets of groups. A column with more values (a zip code) identifies people instead.
 MAX_FEATURE_VALUES = 100
@@ -26,7 +29,7 @@ def complete_items(raw: RawDataset, events: pl.DataFrame) -> pl.DataFrame:
         events: The checked log.
 
     Returns:
-        [items] the columns of `ITEM_SCHEMA`.
+        [items] the columns of `ITEM_SCHEMA`, and those of `SHOP_SCHEMA` that the table has.
 
     Raises:
         DataError: A column cannot be used, or no item of the log is in the table.
@@ -35,7 +38,7 @@ def complete_items(raw: RawDataset, events: pl.DataFrame) -> pl.DataFrame:
     if raw.items is None:
         return conform(pl.DataFrame({"item_id": seen}), ITEM_SCHEMA)
     checked = checked_items(raw.items, raw.findings, raw.rules)
-    table = conform(_unique_by(checked, "item_id", "item", raw.findings), ITEM_SCHEMA)
+    table = conform_items(_unique_by(checked, "item_id", "item", raw.findings))
     refuse_strangers(table["item_id"], seen, raw.items.file, "item")
     unknown = seen.filter(~seen.is_in(table["item_id"].implode()))
     if len(unknown):
@@ -46,19 +49,19 @@ def complete_items(raw: RawDataset, events: pl.DataFrame) -> pl.DataFrame:
     idle = table.height + len(unknown) - len(seen)
     if idle:
         raw.findings.note(f"{idle} items of the item table have no event; they are kept in the catalogue")
-    return pl.concat([table, conform(pl.DataFrame({"item_id": unknown}), ITEM_SCHEMA)])
+    return pl.concat([table, conform(pl.DataFrame({"item_id": unknown}), table.schema)])
 
 
 def checked_items(table: SourceTable, findings: Findings, rules: Rules) -> pl.DataFrame:
     """Checks and converts the columns of a table of items.
 
     Args:
-        table: `item_id` and some of the columns of `ITEM_SCHEMA`.
+        table: `item_id` and some of the columns of `ITEM_SCHEMA` and `SHOP_SCHEMA`.
         findings: Receives what was noted.
         rules: What the caller says about the values.
 
     Returns:
-        [rows] the same columns in the types of `ITEM_SCHEMA`; the id is null where it is missing.
+        [rows] the same columns in the types of these schemas; the id is null where it is missing.
 
     Raises:
         DataError: A column cannot be used.
@@ -75,6 +78,8 @@ def checked_items(table: SourceTable, findings: Findings, rules: Rules) -> pl.Da
             columns.append(as_text_lists(column, place, "values") if lists else split_tags(as_text(column), "|"))
         elif name == "price":
             columns.append(as_numbers(column, "prices", place, findings, rules).alias("price"))
+        elif name in SHOP_SCHEMA:
+            columns.append(shop_column(name, column, place, findings, rules))
     return pl.DataFrame(columns)
 
 
@@ -133,7 +138,14 @@ def _unique_by(rows: pl.DataFrame, key: str, what: str, findings: Findings) -> p
     return once
 
 
-def conform(table: pl.DataFrame, schema: dict[str, pl.DataType]) -> pl.DataFrame:
+def conform_items(table: pl.DataFrame) -> pl.DataFrame:
+    """Selects the columns of `ITEM_SCHEMA` and, of those of `SHOP_SCHEMA`, the ones that hold something."""
+    more = {name: dtype for name, dtype in SHOP_SCHEMA.items() if name in table.columns}
+    held = {name: dtype for name, dtype in more.items() if table[name].null_count() < table.height}
+    return conform(table, {**ITEM_SCHEMA, **held})
+
+
+def conform(table: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
     """Selects the columns of a schema in its order; absent columns are null, absent lists empty."""
     columns = []
     for name, dtype in schema.items():

@@ -17,7 +17,12 @@ WORDS = frozenset(
 # Also a brand, a region (North America), a plan ("none"), so these do not count in descriptions.
 _PLAIN_WORDS = frozenset(("NA", "none", "NONE", "Null", "nil"))
 _NUMBER = re.compile(r"-?\d+(\.\d+)?$")
-_STRICT = frozenset(("user_id", "item_id", "session_id", "timestamp", "event_type", "value", "quantity", "price"))
+_STRICT = frozenset(
+    (
+        "user_id", "item_id", "session_id", "timestamp", "event_type", "value", "quantity", "price", "currency",
+        "stock", "valid_from", "valid_until",
+    )
+)  # fmt: skip
 
 
 def without_words(

@@ -62,7 +62,7 @@ class RawDataset:
         source: Format and file, such as `csv:events.csv`.
         log: `user_id` and `item_id`, and optionally `timestamp`, `event_type`, `value`, `quantity`, `session_id` and
             `scene`, of any type.
-        items: `item_id` and some of the columns of `ITEM_SCHEMA`, if the source has items.
+        items: `item_id` and some of the columns of `ITEM_SCHEMA` and `SHOP_SCHEMA`, if the source has items.
         users: `user_id` and one column for each feature, if the source has users.
         category_kind: How to read `items.category`.
         default_type: The type of events without one.

@@ -9,8 +9,8 @@ import polars as pl
 
 from model.data import searches
 from model.data.checks import Findings
-from model.data.dataset import EVENT_SCHEMA, ITEM_SCHEMA, Dataset
-from model.data.items_users import checked_items, conform
+from model.data.dataset import EVENT_SCHEMA, Dataset
+from model.data.items_users import checked_items, conform_items
 from model.data.readers.side_tables import read_items
 from model.data.rules import Rules
 from model.data.vectors import merged
@@ -66,9 +66,7 @@ def with_items(dataset: Dataset, file: Path) -> Dataset:
     findings = Findings()
     table, kind = read_items(file, {}, findings)
     told = checked_items(table, findings, Rules()).filter(pl.col("item_id").is_not_null())
-    items = _rows(
-        dataset.items, conform(told.unique("item_id", keep="first", maintain_order=True), ITEM_SCHEMA), "item_id"
-    )
+    items = _rows(dataset.items, conform_items(told.unique("item_id", keep="first", maintain_order=True)), "item_id")
     kind = dataset.category_kind if (dataset.items["category"].list.len() > 0).any() else kind
     report = {**dataset.report, "items": len(items), "notes": [*dataset.report.get("notes", []), *findings.notes]}
     return Dataset.of(
@@ -78,7 +76,7 @@ def with_items(dataset: Dataset, file: Path) -> Dataset:
 
 
 def _rows(old: pl.DataFrame, new: pl.DataFrame, key: str) -> pl.DataFrame:
-    """The rows of two tables by their id, with the columns of the old one."""
+    """The rows of two tables by their id, with the columns of the old one, then those that the new one has beside."""
     ids = pl.DataFrame({key: pl.concat([old[key], new[key]]).unique(maintain_order=True)})
     both = ids.join(old, on=key, how="left", maintain_order="left")
     both = both.join(new, on=key, how="left", maintain_order="left", suffix="_new")
@@ -87,7 +85,8 @@ def _rows(old: pl.DataFrame, new: pl.DataFrame, key: str) -> pl.DataFrame:
         for name, kind in old.schema.items()
         if name != key
     ]
-    return both.select(key, *said).with_columns(
+    more = [name for name in new.columns if name not in old.columns]
+    return both.select(key, *said, *more).with_columns(
         pl.col(name).fill_null([]) for name, kind in old.schema.items() if isinstance(kind, pl.List)
     )
 

@@ -16,7 +16,7 @@ import polars as pl
 
 from model.data.dataset import EVENT_SCHEMA, ITEM_SCHEMA, SCENE, Dataset
 from model.data.errors import DataError
-from model.data.items_users import conform
+from model.data.items_users import conform_items
 from model.data.together import SAME_EVENT, by_user, each_once
 from model.online.log_folder import LogFolder
 from model.online.log_schema import LogError
@@ -108,7 +108,7 @@ def extended(base: Dataset | None, span: LogRange, *, made: bool = False) -> Ext
         "signals": signals, "new_users": new_users, "new_items": new_items,
     }  # fmt: skip
     dataset = Dataset.of(
-        base.name, by_user(events).select(base.events.columns), conform(items, ITEM_SCHEMA), users,
+        base.name, by_user(events).select(base.events.columns), conform_items(items), users,
         has_time=True, category_kind=base.category_kind, report={**base.report, "log": counts}, source=base.source,
         vectors=base.vectors, searches=searches,
     )  # fmt: skip

@@ -144,7 +144,7 @@ class CatalogueUpdates:
 
     async def look(self) -> bool:
         """Polls in a thread. Raises HungFileError, which is an OSError, if the file does not answer."""
-        return await self._lane.run(self.poll)
+        return self._file is not None and await self._lane.run(self.poll)
 
     @property
     def due(self) -> bool:

@@ -71,17 +71,14 @@ def _as_said(condition: Any) -> Any:
 
 
 _Condition = Annotated[Any, *_by_type(list=_Values, dict=FilterCondition), AfterValidator(_as_said)]
-ItemFilterBody = Annotated[
-    dict[Name, _Condition],
-    Field(
-        max_length=8,
-        description="Restricts the list to items that meet a condition on each field: a list of values, of which the "
-        'item has one, e.g. `{"category": ["Sci-Fi", "Fashion > Women"]}`, or an object with the sets `any`, `all` and '
-        '`none`, or with the bounds `gte`, `gt`, `lte` and `lt`, e.g. `{"price": {"gte": 10, "lt": 50}, "brand": '
-        '{"none": ["acme"]}}`. A category path, as one text or as a list of steps, holds for everything below it. '
-        "Fields are `category`, `brand`, `attribute`, `currency`, and the numbers `price` and `stock`.",
-    ),
-]
+ItemFilterBody = Annotated[dict[Name, _Condition], Field(max_length=8)]
+FILTER_DESCRIPTION = (
+    "Restricts the list to items that meet a condition on each field: a list of values, of which the "
+    'item has one, e.g. `{"category": ["Sci-Fi", "Fashion > Women"]}`, or an object with the sets `any`, `all` and '
+    '`none`, or with the bounds `gte`, `gt`, `lte` and `lt`, e.g. `{"price": {"gte": 10, "lt": 50}, "brand": '
+    '{"none": ["acme"]}}`. A category path, as one text or as a list of steps, holds for everything below it. '
+    "Fields are `category`, `brand`, `attribute`, `currency`, and the numbers `price` and `stock`."
+)
 # What answers may show of an item.
 ItemField = Literal[
     "title", "category", "paths", "brand", "attributes", "price", "currency", "stock", "image", "url", "valid_from",
@@ -89,11 +86,10 @@ ItemField = Literal[
 ]  # fmt: skip
 ITEM_FIELDS: tuple[ItemField, ...] = get_args(ItemField)
 _SHOWN = "What items of the answer show beside their id, rank and score; the title, where it is left out"
-FieldsBody = Annotated[
-    list[ItemField], Field(max_length=len(ITEM_FIELDS), description=f'{_SHOWN}: `["title", "price", "image"]`.')
-]
+FieldsBody = Annotated[list[ItemField], Field(max_length=len(ITEM_FIELDS))]
+FIELDS_DESCRIPTION = f'{_SHOWN}, e.g. `["title", "price", "image", "url"]`.'
 FIELDS_PATTERN = f"^({'|'.join(ITEM_FIELDS)})(,({'|'.join(ITEM_FIELDS)}))*$"
-FIELDS_DESCRIPTION = f"{_SHOWN}. Names with commas between them: `title,price,image,url`."
+QUERY_FIELDS_DESCRIPTION = f"{_SHOWN}. Names with commas between them: `title,price,image,url`."
 
 
 def fields_of_query(fields: str | None) -> Sequence[ItemField] | None:

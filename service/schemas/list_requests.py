@@ -9,8 +9,9 @@ from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
 from service.common.request_errors import RequestError
+from service.schemas.body import Body
 from service.schemas.body_bounds import most_nodes
-from service.schemas.requests import MAX_EXCLUDED, Body, RecommendRequest, parse
+from service.schemas.requests import MAX_EXCLUDED, RecommendRequest, parse
 from service.schemas.values import Feature, Id, Name
 from service.store.user_features import FEATURES_MAX
 

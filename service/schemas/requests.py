@@ -14,7 +14,7 @@ from service.rules.spec import Diversity
 from service.schemas import deprecations
 from service.schemas.body import Body
 from service.schemas.body_bounds import check_nodes, listed, most_nodes
-from service.schemas.item_filter import FieldsBody, ItemFilterBody
+from service.schemas.item_filter import FIELDS_DESCRIPTION, FILTER_DESCRIPTION, FieldsBody, ItemFilterBody
 from service.schemas.not_json import what_it_is
 from service.schemas.values import Feature, Id, Name, Seed, TimeMs, Value
 from service.store.user_features import FEATURES_BYTES_MAX, FEATURES_MAX, fits
@@ -127,8 +127,8 @@ class RecommendRequest(Body):
     context: dict[Name, Feature] | None = Field(
         None, max_length=32, description="Control codes of the list: a category, a price band."
     )
-    filter: ItemFilterBody | None = None
-    fields: FieldsBody | None = None
+    filter: ItemFilterBody | None = Field(None, description=FILTER_DESCRIPTION)
+    fields: FieldsBody | None = Field(None, description=FIELDS_DESCRIPTION)
     exclude: list[Id] = Field(default=[], max_length=MAX_EXCLUDED, description="Items that must not be listed.")
     exclude_seen: bool | None = Field(
         None,

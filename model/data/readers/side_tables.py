@@ -21,7 +21,7 @@ from model.data.readers.tables import read_table
 _ITEM_COLUMNS = {"item": "item_id", **{role: role for role in ITEM_ROLES}}
 _NAME_ITEM_COLUMNS = (
     "call the column of ids item_id, or name the columns with "
-    "--items-map item=…,title=…,category=…,brand=…,attributes=…,text=…,price=…"
+    "--items-map item=…,title=…,category=…,brand=…,attributes=…,text=…,price=…,url=…"
 )
 _NAME_USER_COLUMN = "call the column of ids user_id, or name it with --map user=…"
 

@@ -11,13 +11,14 @@ from service.api.openapi import answers, problems_of, takes
 from service.api.request import admitted, call_of, counted, reply, runtime, secret_of
 from service.ops import worker_peers
 from service.schemas import responses as out
-from service.schemas.item_filter import FIELDS_DESCRIPTION, FIELDS_PATTERN, fields_of_query
+from service.schemas.item_filter import FIELDS_PATTERN, QUERY_FIELDS_DESCRIPTION, fields_of_query
 from service.schemas.requests import EventsRequest, MergeRequest, RecommendRequest, parse
 from service.schemas.values import Id
 
 router = APIRouter(route_class=DirectRoute)
 
 PathId = Annotated[Id, Path(description="1 to 128 characters, no control characters.")]
+FieldsQuery = Annotated[str | None, Query(max_length=256, pattern=FIELDS_PATTERN, description=QUERY_FIELDS_DESCRIPTION)]
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -62,7 +63,7 @@ async def similar(
     request: Request,
     item_id: PathId,
     k: Annotated[int, Query(ge=1, le=100)] = 10,
-    fields: Annotated[str | None, Query(max_length=256, pattern=FIELDS_PATTERN, description=FIELDS_DESCRIPTION)] = None,
+    fields: FieldsQuery = None,
 ) -> Response:
     """Lists the nearest items by item-CF, items without events among them. It needs neither the model nor Redis."""
     service = await admitted(request)
