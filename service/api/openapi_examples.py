@@ -34,6 +34,7 @@ _VALUES: dict[str, Any] = {
     "q": "star",
     "cursor": "AQ9kZWZhdWx0",
     "k": 10,
+    "fields": "title,price,image,url",
 }
 _TEXTS = {
     "text/plain": "# TYPE gpt4rec_inflight gauge\ngpt4rec_inflight 1.0\n",

@@ -15,6 +15,7 @@ from service.artifact.array_types import Float64Array, IntArray
 from service.artifact.catalogue import Catalogue, ExtendedIndex, listed_at
 from service.artifact.catalogue_columns import numbers_of
 from service.artifact.catalogue_item import NUMBERS, CatalogueItem
+from service.artifact.filtered_fields import FilteredFields
 
 
 def following(
@@ -44,12 +45,15 @@ def following(
         else:
             changed[index] = item
     rows = first + len(more) if more else before.n_exported
+    facets = {name: facet.following(name, changes) for name, facet in before.facets.items()}
+    numbers = _numbers(before, items, rows)
     parts: dict[str, Any] = {
         "more": tuple(more),
         "changed": changed,
         "index": _index(before, [item for _, old, item in changes if old is None]),
-        "facets": {name: facet.following(name, changes) for name, facet in before.facets.items()},
-        "numbers": _numbers(before, items, rows),
+        "facets": facets,
+        "numbers": numbers,
+        "filtered": FilteredFields.of(facets, numbers, rows),
         "in_stock": None,
     }
     after = _with(before, parts)

@@ -216,8 +216,13 @@ class ServedModel:
         ranked = ranked_items(self.catalogue, items, scores, fields)
         return {"item_id": item_id, "items": ranked, "source": "item_cf", "model_version": self.version}
 
-    def together(self, item_id: str, k: int) -> dict[str, Any]:
+    def together(self, item_id: str, k: int, fields: Sequence[str] | None = None) -> dict[str, Any]:
         """Returns the body of `/items/{item_id}/together`: the k items in stock that are most in one basket with it.
+
+        Args:
+            item_id: The item.
+            k: Number of items.
+            fields: What is shown of each item; None for the title.
 
         Raises:
             NotFound: the item is not in the catalogue.
@@ -228,9 +233,10 @@ class ServedModel:
         itself = np.array([index], np.int64)
         found = self.companions.by_baskets(itself, Constraints(self.in_stock, itself), k)
         if len(found.items):
-            ranked, source, warnings = ranked_items(self.catalogue, found.items, found.scores), "baskets", []
+            ranked = ranked_items(self.catalogue, found.items, found.scores, fields)
+            source, warnings = "baskets", []
         else:
-            like = self.similar(item_id, k)
+            like = self.similar(item_id, k, fields)
             ranked, source, warnings = like["items"], like["source"], [f"{self.companions.why_not}: item-CF lists"]
         return {
             "item_id": item_id, "items": ranked, "source": source, "warnings": warnings,

@@ -182,7 +182,7 @@ class Pages:
     ) -> dict[str, Any]:
         about, list_id = token.about, self._recorder.new_list_id()
         scores = np.array(token.scores, np.float32)[page.places]
-        items = ranked_items(model.catalogue, page.items, scores)
+        items = ranked_items(model.catalogue, page.items, scores, request.fields)
         for item in items:
             item["rank"] += token.given
         reason = about["reason"] or ("not_enough_items" if len(items) < request.k else None)

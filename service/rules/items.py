@@ -17,7 +17,7 @@ import numpy as np
 from service.artifact.array_types import IntArray
 from service.artifact.catalogue_item import FACETS, PATH, longest, path_of, steps_of
 from service.artifact.columns import Texts
-from service.artifact.item_filters import Filters
+from service.artifact.filter_conditions import Filters
 from service.artifact.noise import id_hashes
 from service.artifact.popularity import Popularity
 from service.engine.interface import CatalogueView

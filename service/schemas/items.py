@@ -11,8 +11,9 @@ from service.catalogue.item_fields import ADDRESS_MAX, PRICE_MAX, STOCK_MAX, TEX
 from service.catalogue.shop_items import Change, Op
 from service.common.request_errors import InvalidRequest
 from service.common.times import iso_of
+from service.schemas.body import Body
 from service.schemas.body_bounds import most_nodes
-from service.schemas.requests import Body, parse
+from service.schemas.requests import parse
 from service.schemas.values import Id, TimeMs, Value
 
 CATEGORIES_MAX, ATTRIBUTES_MAX, LIKE_MAX, VECTOR_MAX = 32, 64, 64, 2048

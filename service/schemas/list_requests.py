@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
@@ -11,6 +11,7 @@ from pydantic_core import to_json
 from service.common.request_errors import RequestError
 from service.schemas.body import Body
 from service.schemas.body_bounds import most_nodes
+from service.schemas.item_filter import FIELDS_DESCRIPTION, FieldsBody, ItemFilterBody
 from service.schemas.requests import MAX_EXCLUDED, RecommendRequest, parse
 from service.schemas.values import Feature, Id, Name
 from service.store.user_features import FEATURES_MAX
@@ -18,7 +19,6 @@ from service.store.user_features import FEATURES_MAX
 MAX_BATCH = 50
 MAX_BASKET = 100
 _OWN_BUDGET = "Time budget of the answer; `GPT4REC_DEADLINE_MS` without one, at most `GPT4REC_DEADLINE_MAX_MS`."
-Filter = dict[Name, Annotated[list[Name], Field(min_length=1, max_length=64)]]
 _BUDGET = "Time budget of the whole batch; `GPT4REC_DEADLINE_MS` without one, at most `GPT4REC_DEADLINE_MAX_MS`."
 
 
@@ -47,7 +47,8 @@ class BasketRequest(Body):
     k: int = Field(10, ge=1, le=100, description="Number of items to list.")
     scene: Name | None = Field(None, description="Where the list is shown, as in the training data.")
     context: dict[Name, Feature] | None = Field(None, max_length=32, description="Control codes of the list.")
-    filter: Filter | None = Field(None, max_length=8, description="Restricts the list, as in `/recommend`.")
+    filter: ItemFilterBody | None = Field(None, description="Restricts the list, as in `/recommend`.")
+    fields: FieldsBody | None = Field(None, description=FIELDS_DESCRIPTION)
     exclude: list[Id] = Field(
         default=[],
         max_length=MAX_EXCLUDED - MAX_BASKET,

@@ -6,8 +6,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+from service.schemas.body import Body
 from service.schemas.body_bounds import most_nodes
-from service.schemas.requests import Body, RecommendRequest
+from service.schemas.requests import RecommendRequest
 from service.schemas.values import Name
 
 

@@ -89,6 +89,11 @@ async def test_answers_show_the_fields_that_were_asked_for(random_artifact: Path
         none = await service.recommend(**narrow, fields=[])
         full = await service.recommend(**{**ALL, "explain": True}, fields=every)
         similar = await service.client.get("/items/i1/similar", params={"k": 39, "fields": "price,title,url"})
+        together = await service.client.get("/items/i1/together", params={"k": 3, "fields": "price"})
+        basket = await service.client.post(
+            "/baskets/recommend",
+            json={"items": ["i3"], "k": 2, "filter": {"category": [["Fashion", "Women"]]}, "fields": ["price"]},
+        )
         default = await service.client.get("/items/i1/similar", params={"k": 1})
         bad = await service.client.get("/items/i1/similar", params={"fields": "title,colour"})
     assert [set(item) for item in plain["items"]] == [{"item_id", "rank", "score", "title"}] * 2
@@ -112,6 +117,10 @@ async def test_answers_show_the_fields_that_were_asked_for(random_artifact: Path
     assert set(similar.json()["items"][0]) == {"item_id", "rank", "score", "title", "price", "url"}
     assert set(default.json()["items"][0]) == {"item_id", "rank", "score", "title"}
     assert bad.status_code == 422
+    short = frozenset({"item_id", "rank", "score", "price"})
+    assert {frozenset(item) for item in together.json()["items"]} == {short}
+    assert {frozenset(item) for item in basket.json()["items"]} == {short}
+    assert {item["item_id"] for item in basket.json()["items"]} <= {"i1", "n1"}
 
 
 @asynchronous

@@ -10,10 +10,11 @@ from service.api.direct_route import DirectRoute
 from service.api.openapi import answers, takes
 from service.api.problems import problem_body
 from service.api.request import admitted, call_of, counted, reply, runtime, secret_of
-from service.api.routes.frontend import PathId
+from service.api.routes.frontend import FieldsQuery, PathId
 from service.common.errors import ServiceError
 from service.recommend.batches import Outcome, answer_batch
 from service.schemas import list_answers as out
+from service.schemas.item_filter import fields_of_query
 from service.schemas.list_requests import BasketRequest, Batch, BatchRequest
 from service.schemas.requests import RecommendRequest, parse
 
@@ -48,10 +49,12 @@ async def recommend_batch(request: Request) -> Response:
 
 
 @router.get("/items/{item_id:path}/together", responses=answers(out.TogetherAnswer, 401, 404, 422, 429))
-async def together(request: Request, item_id: PathId, k: Annotated[int, Query(ge=1, le=100)] = 10) -> Response:
+async def together(
+    request: Request, item_id: PathId, k: Annotated[int, Query(ge=1, le=100)] = 10, fields: FieldsQuery = None
+) -> Response:
     """Lists the items that are most in one basket with an item. It needs neither the model nor Redis."""
     service = await admitted(request)
-    return reply(request, service.space.model.together(item_id, k))
+    return reply(request, service.space.model.together(item_id, k, fields_of_query(fields)))
 
 
 @router.post(

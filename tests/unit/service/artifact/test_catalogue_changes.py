@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,6 +43,12 @@ def same(one: Catalogue, other: Catalogue) -> None:
     for name in NUMBERS:
         mine, theirs = (c.numbers.get(name, np.full(len(other), np.nan)) for c in (one, other))
         assert np.array_equal(mine, theirs, equal_nan=True), name
+    several: list[dict[str, Any]] = [
+        {"price": {"gte": 1}}, {"category": ["a > b"], "currency": {"none": ["EUR"]}}, {"brand": ["a"]},
+    ]  # fmt: skip
+    for wanted in several:
+        masks = [catalogue.allowed(wanted) for catalogue in (one, other)]
+        assert masks[0] is not None and masks[1] is not None and masks[0].tolist() == masks[1].tolist(), wanted
     assert (one.in_stock is None) == (other.in_stock is None)
     assert one.in_stock is None or np.array_equal(one.in_stock, other.in_stock)  # type: ignore[arg-type]
 
