@@ -49,6 +49,7 @@ class Found:
         gaps: Places at which a page was not what it must be.
         erased: Users that were erased.
         kept: Cursors of theirs that a replica still took.
+        unsure: Cursors of theirs that a replica could not check in time; it gives no page then.
     """
 
     turned: int = 0
@@ -58,6 +59,7 @@ class Found:
     gaps: int = 0
     erased: int = 0
     kept: int = 0
+    unsure: int = 0
 
     def add(self, other: Found) -> None:
         """Adds what other sessions came to."""
@@ -148,8 +150,9 @@ class Session:
         answer.raise_for_status()
         self.found.erased += 1
         for replica in self._replicas:
-            answer = await replica.post("/recommend", json={"cursor": cursor})
-            self.found.kept += answer.status_code != httpx.codes.GONE
+            answer = await replica.post("/recommend", json={"cursor": cursor, "budget_ms": _BUDGET_MS})
+            self.found.kept += answer.status_code == httpx.codes.OK
+            self.found.unsure += answer.status_code not in (httpx.codes.OK, httpx.codes.GONE)
 
     async def _ask(self, **body: Any) -> dict[str, Any]:
         answer = await self._replica().post("/recommend", json={"budget_ms": _BUDGET_MS, **body})

@@ -135,7 +135,7 @@ class Pages:
             StoreUnavailable: Redis cannot say whether the user was erased.
         """
         deadline = context.deadline(budget_ms)
-        token, state = await self._checked(request, deadline)
+        token, state = await self._checked(request)
         subject = Subject.of_tag(token.subject)
         placement = self._arms.place(subject, None)
         model = placement.model
@@ -150,20 +150,19 @@ class Pages:
         page = next_items(token, model, excluded, wanted.allowed, request.k)
         return self._answer(request, context, budget_ms, token, state, model, page, subject, warnings)
 
-    async def _checked(self, request: RecommendRequest, deadline: Deadline) -> tuple[PageToken, PageState]:
+    async def _checked(self, request: RecommendRequest) -> tuple[PageToken, PageState]:
         """The content of a cursor that may be used.
 
-        The key is needed to read whose it is, and its mark to trust it: two calls, of which the first needs no mark.
+        The key is needed to read whose it is, and its mark to trust it: two calls, of which the first needs no mark. A
+        page has no lower rung, so both may take as long as Redis may, whatever the budget is.
         """
-        cursor = request.cursor or ""
-        within_s = deadline.remaining()
-        token = opened(cursor, (await self._marks.read("", within_s=within_s)).key)
+        token = opened(request.cursor or "", (await self._marks.read("")).key)
         asked = self._ids.subject(request.user_id, request.session_id)
         if asked is not None and asked.tag != token.subject:
             raise CursorRefused("this cursor belongs to another user or session; ask anew without it")
         if token.expires_ms <= self._now_ms():
             raise CursorGone("the cursor has expired; ask anew without it")
-        state = await self._marks.read(subject_name(Subject.of_tag(token.subject)), within_s=within_s)
+        state = await self._marks.read(subject_name(Subject.of_tag(token.subject)))
         if state.erasure != token.erasure:
             raise CursorGone("the user of this cursor was erased; ask anew without it")
         return token, state

@@ -8,6 +8,7 @@ A cursor holds the word that was there when it was made, so an erasure ends it w
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -70,12 +71,12 @@ class PageMarks:
         """
         self._link, self._prefix, self._timeout_s = link, f"{prefix}{{pages}}:", timeout_s
 
-    async def read(self, subject: str, *, within_s: float) -> PageState:
+    async def read(self, subject: str, *, within_s: float = math.inf) -> PageState:
         """Returns what cursors of a subject are made and checked with; the key is made if there is none.
 
         Args:
             subject: As entries of the streams name it, "" for nobody.
-            within_s: Longest wait.
+            within_s: Longest wait; the time-out of a call, if that is shorter.
         """
         keys = (f"{self._prefix}key", self._mark(subject))
         call = ScriptCall(READ_PAGES, keys, (os.urandom(32).hex(), _MARK_TTL_MS))
