@@ -23,8 +23,14 @@ class LowerLimits:
             (window, [n for n in lower if limits[n].first <= window])
             for window in sorted({limits[n].first for n in lower})
         ]
-        self._inside = {a: {b for b in lower if b != a and _in(limits[b], limits[a], b, a)} for a in lower}
-        self._meets = {(a, b) for a in lower for b in lower if limits[a].members & limits[b].members}
+        # By number, what lies inside and what meets it, as bits of the places in `lower`.
+        bit_of = self._bit = {number: 1 << place for place, number in enumerate(lower)}
+        self._inside = {a: sum(bit_of[b] for b in lower if b != a and _in(limits[b], limits[a], b, a)) for a in lower}
+        self._meets = {
+            a: sum(bit_of[b] for b in lower if not limits[a].members.isdisjoint(limits[b].members)) for a in lower
+        }
+        self._by_size = {n: place for place, n in enumerate(sorted(lower, key=lambda n: len(limits[n].members)))}
+        self._needs: dict[tuple[tuple[int, int], ...], int] = {}
         self._upper = {
             n: [q for q in lower if limits[q].members <= limit.members and limits[q].first <= limit.first]
             for n, limit in enumerate(limits)
@@ -77,31 +83,41 @@ class LowerLimits:
     def _lost(self, numbers: Sequence[int], missing: Mapping[int, int], room: int) -> int:
         """The mask of those that find no room beside those of higher precedence."""
         kept: list[int] = []
-        mask = 0
+        mask = total = 0
         for number in numbers:
             if not missing[number]:
                 continue
-            if self._need([*kept, number], missing) > room:
+            # The need is no less than what one set misses, and no more than what all of them miss.
+            fits = total + missing[number] <= room
+            if not fits and (missing[number] > room or self._need([*kept, number], missing) > room):
                 mask |= self._limits[number].bit
             else:
                 kept.append(number)
+                total += missing[number]
         return mask
 
     def _need(self, numbers: Sequence[int], missing: Mapping[int, int]) -> int:
         """The fewest items that give every set what it misses: exact for laminar sets, else a lower bound."""
-        need: dict[int, int] = {}
-        for number in sorted(numbers, key=lambda n: len(self._limits[n].members)):
-            inner = self._disjoint([n for n in need if n in self._inside[number]], need)
-            need[number] = max(missing[number], inner)
-        return self._disjoint(list(need), need)
+        key = tuple((number, missing[number]) for number in numbers)
+        if key not in self._needs:
+            need: dict[int, int] = {}
+            for number in sorted(numbers, key=self._by_size.__getitem__):
+                inside = self._inside[number]
+                inner = self._disjoint([n for n in need if inside & self._bit[n]], need)
+                need[number] = max(missing[number], inner)
+            self._needs[key] = self._disjoint(list(need), need)
+        return self._needs[key]
 
     def _disjoint(self, numbers: list[int], need: Mapping[int, int]) -> int:
         """The sum over sets that do not meet, the largest first; a set inside a counted one is counted with it."""
-        counted: list[int] = []
+        counted = total = largest = 0
         for number in reversed(numbers):
-            if all((number, other) not in self._meets for other in counted):
-                counted.append(number)
-        return max(sum(need[n] for n in counted), max((need[n] for n in numbers), default=0))
+            own = need[number]
+            largest = max(largest, own)
+            if not self._meets[number] & counted:
+                counted |= self._bit[number]
+                total += own
+        return max(total, largest)
 
 
 class Starved:
@@ -111,9 +127,8 @@ class Starved:
         self._limits, self._count, self._free, self._position = limits, count, free, position
         self._known: dict[frozenset[int], int] = {}
 
-    def of(self, numbers: Sequence[int]) -> int:
-        """Returns the mask of the limits that a candidate would starve, by the numbers of the limits it is in."""
-        own = self._limits.relevant.intersection(numbers)
+    def of(self, own: frozenset[int]) -> int:
+        """Returns the mask of the limits that a candidate would starve, by those of `relevant` that it is in."""
         if own not in self._known:
             self._known[own] = self._limits.mask(own, self._count, self._free, self._position)
         return self._known[own]

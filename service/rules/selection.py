@@ -32,8 +32,8 @@ from typing import Protocol
 import numpy as np
 
 from service.artifact.array_types import Float64Array, IntArray
-from service.rules.lower_limits import LowerLimits, Starved
-from service.rules.problem import Groups, Problem
+from service.rules.lower_limits import LowerLimits
+from service.rules.problem import Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,21 +145,45 @@ def _order(keys: Float64Array, stage: IntArray) -> list[int]:
 
 
 class _Counts:
-    """How many items of each set stand in the list so far, and what one more would break."""
+    """How many items of each set stand in the list so far, and what one more would break.
+
+    Candidates of the same sets and groups are alike: they are of one kind, and what they break is found once.
+    """
 
     def __init__(self, problem: Problem, k: int) -> None:
-        self._limits, self._groups, self._k = problem.limits, problem.groups, k
-        self._of_place: list[list[int]] = [[] for _ in range(len(problem.keys))]
+        self._limits, self._groups = problem.limits, problem.groups
+        n = len(problem.keys)
+        self._of_place: list[list[int]] = [[] for _ in range(n)]
         for number, limit in enumerate(self._limits):
             for place in limit.members:
                 self._of_place[place].append(number)
+        kinds: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
+        group_of = [groups.of_place for groups in self._groups]
+        self._kind = np.array(
+            [
+                kinds.setdefault((tuple(of), tuple(one.get(place, -1) for one in group_of)), len(kinds))
+                for place, of in enumerate(self._of_place)
+            ],
+            np.int64,
+        )
+        self._group_of_kind = np.array([group for _, group in kinds], np.int64).reshape(len(kinds), len(group_of))
+        self._kinds_of: list[list[int]] = [[] for _ in self._limits]
+        for (of, _), kind in kinds.items():
+            for number in of:
+                self._kinds_of[number].append(kind)
         self._count = [0] * len(self._limits)
-        # Limits that have no place left.
-        self._full = {number for number, limit in enumerate(self._limits) if limit.high < 1}
-        self._barred: list[tuple[Groups, set[int]]] = []  # the candidates of other groups than the one that is there
-        self._lost: set[int] = set()  # candidates that break something at every later position too
         self._free = [position for position in range(1, k + 1) if position not in problem.pins]
         self._lower = LowerLimits(self._limits)
+        owns: dict[frozenset[int], int] = {}
+        own_of = [owns.setdefault(self._lower.relevant.intersection(of), len(owns)) for of, _ in kinds]
+        self._owns, self._own_of_kind = list(owns), np.array(own_of, np.int64)
+        # What has no place left: kinds, their mask, and the last position that it is about.
+        self._bars: list[tuple[IntArray, int, int]] = []
+        self._barred = np.zeros(len(kinds), np.int64)
+        self._taken: set[int] = set()
+        for number, limit in enumerate(self._limits):
+            if limit.high < 1:
+                self._bar_limit(number)
         for position, place in problem.pins.items():
             if position <= k:
                 self.place(place, position)
@@ -170,37 +194,47 @@ class _Counts:
             limit = self._limits[number]
             if position <= limit.first:
                 self._count[number] += 1
-                if self._count[number] >= limit.high:
-                    self._full.add(number)
-        for groups in self._groups:
+                if self._count[number] == limit.high:
+                    self._bar_limit(number)
+        for number, groups in enumerate(self._groups):
             group = groups.of_place.get(place)
-            if group is not None and position <= groups.first and not any(one is groups for one, _ in self._barred):
-                self._barred.append((groups, {at for at, other in groups.of_place.items() if other != group}))
+            if group is not None and position <= groups.first and number not in self._taken:
+                self._taken.add(number)
+                of_kind = self._group_of_kind[:, number]
+                self._bar(np.flatnonzero((of_kind >= 0) & (of_kind != group)), groups.bit, groups.first)
+
+    def _bar_limit(self, number: int) -> None:
+        limit = self._limits[number]
+        self._bar(np.array(self._kinds_of[number], np.int64), limit.bit, limit.first)
+
+    def _bar(self, kinds: IntArray, bit: int, first: int) -> None:
+        self._bars.append((kinds, bit, first))
+        self._barred[kinds] |= bit
 
     def best(self, queue: Sequence[int], position: int, passed_over: dict[int, int]) -> tuple[int, int]:
         """Returns the first candidate of the queue that breaks least, and the mask of what it breaks."""
-        starved = self._lower.at(self._count, self._free, position)
-        for place in queue:
-            if place in self._lost:
-                continue
-            mask = self._mask(place, position, starved)
-            if not mask:
-                return place, 0
+        breaks = self._breaks(position)
+        head = int(breaks[self._kind[queue[0]]])
+        if not head:
+            return queue[0], 0
+        masks = breaks[self._kind[queue]]
+        at = int(masks.argmin())
+        least = int(masks[at])
+        end = len(queue) if least else at
+        for place, mask in zip(queue[:end], masks[:end].tolist(), strict=True):
             passed_over[place] = passed_over.get(place, 0) | mask
-        masks = [self._mask(place, position, starved) for place in queue]  # every candidate breaks something
-        least = min(masks)
-        return queue[masks.index(least)], least
+        return queue[at], least
 
-    def _mask(self, place: int, position: int, starved: Starved | None) -> int:
-        mask = 0
-        if not self._full.isdisjoint(self._of_place[place]):
-            for number in self._full.intersection(self._of_place[place]):
-                limit = self._limits[number]
-                if position <= limit.first:
-                    mask |= limit.bit
-                    if limit.first >= self._k:
-                        self._lost.add(place)
-        for groups, barred in self._barred:
-            if place in barred and position <= groups.first:
-                mask |= groups.bit
-        return mask if starved is None else mask | starved.of(self._of_place[place])
+    def _breaks(self, position: int) -> IntArray:
+        """Returns the mask of what each kind would break at a position."""
+        if any(first < position for _, _, first in self._bars):
+            bars, self._bars = self._bars, []
+            self._barred[:] = 0
+            for kinds, bit, first in bars:
+                if first >= position:
+                    self._bar(kinds, bit, first)
+        starved = self._lower.at(self._count, self._free, position)
+        if starved is None:
+            return self._barred
+        of_own = np.array([starved.of(own) for own in self._owns], np.int64)
+        return np.asarray(self._barred | of_own[self._own_of_kind])
