@@ -97,7 +97,12 @@ def _as_tuple(value: Any) -> Any:
 class Exploration(_Part):
     """A share of the lists of a segment that is drawn, so that other policies can be judged by what came of them."""
 
-    share: float = Field(gt=0, le=1, description="Share of the requests, chosen by the request's id (or its seed).")
+    share: float = Field(
+        gt=0,
+        le=1,
+        description="Share of the lists, chosen by their seed: without one in the request, by the user, the history "
+        "and the hour.",
+    )
     decoding: DecodingSpec = Field(description="How these lists are decoded: top_p or temperature.")
 
     @model_validator(mode="after")

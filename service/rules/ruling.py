@@ -75,7 +75,7 @@ def ruling_of(
         sources: The rules of the request, of its segment, and of all segments. The first with a name has it.
         diversity: That of the request or of its segment.
         now_ms: Time of the request, in epoch milliseconds.
-        of: Its id, or its seed, by which shares are drawn.
+        of: The seed of its list, by which shares are drawn.
     """
     active: dict[str, ActiveRule] = {}
     named: set[str] = set()

@@ -43,7 +43,8 @@ class _Rule(_Spec):
         1.0,
         gt=0,
         le=1,
-        description="Share of the requests that it holds for, chosen by the request's id (or its seed).",
+        description="Share of the lists that it holds for, chosen by their seed: without one in the request, by the "
+        "user, the history and the hour.",
     )
 
     @model_validator(mode="after")
