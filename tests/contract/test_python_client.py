@@ -266,6 +266,18 @@ def test_what_goes_with_an_item_and_with_a_basket_is_never_in_it(service: Serve)
         assert client.recommend_for_basket(["i1"], k=5).item_ids == ["i2", "i3"]
 
 
+def test_items_have_the_fields_that_were_asked_for(service: Serve) -> None:
+    with connected(service) as client:
+        (item,) = client.recommend(user_id="fields", k=1, fields=["brand", "category"]).items
+        assert item.title is None
+        assert item.brand in ("x", "y")
+        assert item.raw["category"]
+        (like,) = client.similar("i1", k=1, fields=["title", "brand"]).items
+        assert (like.title is not None, like.brand in ("x", "y")) == (True, True)
+        assert client.together("i1", k=1, fields=["brand"]).items[0].brand in ("x", "y")
+        assert client.recommend_for_basket(["i1"], k=1, fields=["brand"]).items[0].brand in ("x", "y")
+
+
 def test_rules_of_a_question_are_reported(service: Serve) -> None:
     with connected(service) as client:
         rules = [{"name": "top", "kind": "pin", "item": "i5", "position": 1}]

@@ -117,4 +117,7 @@ def _nothing(body: Mapping[str, Any]) -> Recommendation:
 
 
 def _name(body: Mapping[str, Any]) -> str:
-    return json.dumps({name: value for name, value in body.items() if name not in _VOLATILE}, sort_keys=True)
+    """Returns what tells this question from others; without a user or session, its events do."""
+    named = body.get("user_id") is not None or body.get("session_id") is not None
+    volatile = _VOLATILE if named else [name for name in _VOLATILE if name != "events"]
+    return json.dumps({name: value for name, value in body.items() if name not in volatile}, sort_keys=True)

@@ -109,6 +109,9 @@ export class Fallback {
 }
 
 function nameOf(question: Question): string {
-  const lasting = Object.entries(question).filter(([member, value]) => value != null && !VOLATILE.includes(member));
+  // Without a user or session, events are all that tells visitors apart.
+  const named = question.user_id != null || question.session_id != null;
+  const lasts = (member: string): boolean => !VOLATILE.includes(member) || (member === "events" && !named);
+  const lasting = Object.entries(question).filter(([member, value]) => value != null && lasts(member));
   return JSON.stringify(lasting.sort(([a], [b]) => (a < b ? -1 : 1)));
 }

@@ -269,6 +269,17 @@ test("what goes with an item and with a basket is never in it", async () => {
   assert.deepEqual(items(await client.recommendForBasket(["i1"], { k: 5 })), ["i2", "i3"]);
 });
 
+test("items have the fields that were asked for", async () => {
+  const client = connected();
+  const [item] = (await client.recommend({ k: 1, fields: ["brand", "category"] })).items;
+  assert.equal(item.title, undefined);
+  assert.ok(["x", "y"].includes(item.brand) && item.category.length > 0);
+  const [like] = (await client.similar("i1", { k: 1, fields: ["title", "brand"] })).items;
+  assert.ok(like.title && ["x", "y"].includes(like.brand));
+  const [bought] = (await client.recommendForBasket(["i1"], { k: 1, fields: ["brand"] })).items;
+  assert.ok(["x", "y"].includes(bought.brand));
+});
+
 test("rules of a question are reported", async () => {
   const rules = [{ name: "top", kind: "pin", item: "i5", position: 1 }];
   const list = await connected().recommend({ k: 3, rules, exclude_seen: false });

@@ -168,6 +168,14 @@ def test_last_lists_are_bounded_and_belong_to_their_question_and_user() -> None:
         fallback.instead({"user_id": "b", "scene": "home"}, _problem(422))
 
 
+def test_a_visitor_without_an_id_never_sees_the_list_of_another() -> None:
+    fallback = Fallback(None, kept=9)
+    fallback.keep({"events": [{"item_id": "secret"}]}, _answer(None, "x"))
+    with pytest.raises(Unreachable):
+        fallback.instead({"events": [{"item_id": "other"}]}, Unreachable("away"))
+    assert fallback.instead({"events": [{"item_id": "secret"}]}, Unreachable("away")).item_ids == ["x"]
+
+
 def test_a_function_may_choose_the_configured_list() -> None:
     fallback = Fallback(lambda body: ["x"] if body.get("scene") == "home" else [], kept=0)
     assert fallback.instead({"scene": "home"}, _problem(503)).reason == "unavailable"
