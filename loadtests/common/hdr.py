@@ -28,6 +28,16 @@ class Latencies:
             return None
         return float(round(self._histogram.get_value_at_percentile(percentile) / 1000.0, 3))
 
+    def share_above(self, milliseconds: float) -> float:
+        """Returns the share of values above a limit, 0 if nothing was recorded."""
+        n, limit_us = len(self), round(milliseconds * 1000.0)
+        above = sum(
+            item.count_at_value_iterated_to
+            for item in self._histogram.get_recorded_iterator()
+            if item.value_iterated_to > limit_us
+        )
+        return float(above / n) if n else 0.0
+
     def add(self, other: Latencies) -> None:
         """Merges another histogram into this one."""
         self._histogram.add(other._histogram)

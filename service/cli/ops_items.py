@@ -24,7 +24,7 @@ IfVersion = Annotated[int | None, typer.Option(help="Change it only if it has th
 Limit = Annotated[int, typer.Option(min=1, max=200, help="Most items to show.")]
 
 # Lines that one request carries. 1,000 short ones stay far below the largest body.
-_LINES = 1000
+LINES = 1000
 _IMPORT_S = 60.0
 
 
@@ -111,8 +111,8 @@ def import_items(
         complain(f"{file} cannot be read ({error.strerror})")
         raise typer.Exit(1) from None
     reports: list[dict[str, Any]] = []
-    for start in range(0, len(lines), _LINES):
-        body = b"\n".join(lines[start : start + _LINES])
+    for start in range(0, len(lines), LINES):
+        body = b"\n".join(lines[start : start + LINES])
         if not body.strip():
             continue
         answer = call("POST", "/items", url, token, body, timeout_s=_IMPORT_S)

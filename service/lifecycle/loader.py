@@ -198,8 +198,9 @@ async def _follow_catalogue(
     engine = loaded.model.engine
 
     def take_over(live: LiveCatalogue) -> None:
+        model = loaded.over(live)  # before the engine changes: its lists must not be ahead of the model for long
         engine.update(live)
-        loop.call_soon_threadsafe(loaded.updated, loaded.over(live))
+        loop.call_soon_threadsafe(loaded.updated, model)
 
     updates = CatalogueUpdates(cast("Artifact", engine.artifact), path, take_over, live=live_items, metrics=metrics)
     if path is None:

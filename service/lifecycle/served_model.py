@@ -65,6 +65,7 @@ class ServedModel:
         ranker: The signals besides the network, and the weights of all.
         in_stock: [items] bool; None when every item is in stock.
         filters: Builds new filters.
+        ids_digest: Digests the ids of the items.
         catalogue_version: A digest of the items and the stock, 12 hex digits.
         ordering: Puts the first items of a list into order; None where lists are by score.
         placed_by: What gave the items that came after the export their places, by catalogue index.
@@ -80,6 +81,7 @@ class ServedModel:
     ranker: Ranker
     in_stock: BoolArray | None
     filters: FilterBuilds
+    ids_digest: blake2b
     catalogue_version: str
     ordering: Ordering | None = None
     placed_by: Mapping[int, str] = field(default_factory=dict)
@@ -106,17 +108,19 @@ class ServedModel:
         """
         parts = engine.artifact
         catalogue, ranker = parts.catalogue, Ranker.of(parts.signals, parts.ranker)
-        in_stock = catalogue.allowed({})
+        in_stock, ids_digest = catalogue.allowed({}), _ids_digest(catalogue.item_ids)
         return cls(
             engine, encoder, decoder, start_h, parts.vocabulary, catalogue,
             Fallback.of(parts.item_cf, parts.popularity, ranker), ranker, in_stock, filters,
-            _digest(catalogue.item_ids, in_stock), Ordering.of(parts.order, order_first),
+            ids_digest, _digest(ids_digest, in_stock), Ordering.of(parts.order, order_first),
         )  # fmt: skip
 
     def over(self, live: LiveCatalogue) -> ServedModel:
         """Returns the same model over a changed catalogue."""
         catalogue, same = live.artifact.catalogue, live.stand_in is self.fallback.stand_in
         in_stock = catalogue.allowed({})
+        known = live.artifact.vocabulary.item_index is self.vocabulary.item_index
+        of_ids = self.ids_digest if known else _ids_digest(catalogue.item_ids)
         return replace(
             self,
             vocabulary=live.artifact.vocabulary,
@@ -125,7 +129,8 @@ class ServedModel:
             ranker=self.ranker if same else self.ranker.over(live.stand_in),
             in_stock=in_stock,
             placed_by=live.placed_by,
-            catalogue_version=_digest(catalogue.item_ids, in_stock),
+            ids_digest=of_ids,
+            catalogue_version=_digest(of_ids, in_stock),
             ordering=None if self.ordering is None else self.ordering.over(live.stand_in),
         )
 
@@ -321,10 +326,15 @@ class Serving:
         self._on_replace()
 
 
-def _digest(item_ids: Sequence[str], in_stock: BoolArray | None) -> str:
-    """A digest of a catalogue: of how many items it has, the newest of them, and which are in stock."""
+def _ids_digest(item_ids: Sequence[str]) -> blake2b:
+    """A digest of how many items a catalogue has, and of the newest of them."""
     newest = [item_ids[i] for i in range(max(0, len(item_ids) - _NEWEST), len(item_ids))]
-    digest = blake2b(f"{len(item_ids)}\0".encode() + "\0".join(newest).encode(), digest_size=6)
+    return blake2b(f"{len(item_ids)}\0".encode() + "\0".join(newest).encode(), digest_size=6)
+
+
+def _digest(of_ids: blake2b, in_stock: BoolArray | None) -> str:
+    """A digest of a catalogue: of its items, and which of them are in stock."""
+    digest = of_ids.copy()
     if in_stock is not None:
         digest.update(np.packbits(in_stock).tobytes())
     return digest.hexdigest()

@@ -4,7 +4,7 @@ Keys of the deployment, `gpt4rec:{items}:…`, all in one hash slot:
 
     records    hash: the record of each item
     changes    sorted set: the items by the version of their last change, so that a replica reads what is new to it
-    deleted    sorted set: deleted items by version; they stay in `changes` until more than `_DELETED_MAX` came after
+    deleted    sorted set: deleted items by version; they stay in `changes` until more than `DELETED_MAX` came after
     head       hash: epoch, revision (version of the last change of all), floor, number of records
     log        capped list: who changed what, newest first
 
@@ -41,7 +41,8 @@ PAGE = 500
 # Entries of the log that are kept.
 LOG_MAX = 10_000
 _FORMAT = "1"
-_DELETED_MAX = 10_000
+# Deletions that replicas learn of one by one; who missed more reads everything anew.
+DELETED_MAX = 10_000
 
 # KEYS head, records, changes, deleted, log
 # ARGV channel, most records, most deletions kept, most entries of the log, then for each item:
@@ -291,7 +292,7 @@ class ItemStore:
         Returns:
             What became of each.
         """
-        args: list[str | bytes | int] = [self._channel, most, _DELETED_MAX, LOG_MAX]
+        args: list[str | bytes | int] = [self._channel, most, DELETED_MAX, LOG_MAX]
         quoted = quote(actor, safe="")
         for write in writes:
             expected = "" if write.expected is None else str(write.expected)
