@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, repeat
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -84,18 +84,32 @@ class Replica:
         answer = self.call("POST", "/recommend", orjson.dumps(body))
         return item in (one["item_id"] for one in answer["items"])
 
-    def reached(self, item: str, beside: Sequence[str], since: float, *, there: bool) -> tuple[float, int]:
-        """Waits until lists have an item, or have it no more.
+    def listed_after(self, item: str, beside: Sequence[str], since: float) -> float:
+        """Waits for the first list that has an item.
 
         Returns:
-            Seconds from `since` (`_GIVE_UP_S` if it takes longer), and how many of the lists right after it disagree.
+            Seconds from `since` until it was answered; `_GIVE_UP_S` if it takes longer.
         """
-        while self.ranks(item, beside) != there:
+        while not self.ranks(item, beside):
             if time.perf_counter() - since > _GIVE_UP_S:
+                return _GIVE_UP_S
+            time.sleep(_BETWEEN_S)
+        return time.perf_counter() - since
+
+    def gone_after(self, item: str, beside: Sequence[str], since: float) -> tuple[float, int]:
+        """Asks for lists until one does not have an item, and for some more.
+
+        Returns:
+            Seconds from `since` until the last list that had it was answered, 0 if none had, `_GIVE_UP_S` if it takes
+            longer; and how many of those asked for afterwards had it.
+        """
+        last_s = 0.0
+        while self.ranks(item, beside):
+            last_s = time.perf_counter() - since
+            if last_s > _GIVE_UP_S:
                 return _GIVE_UP_S, 0
             time.sleep(_BETWEEN_S)
-        took = time.perf_counter() - since
-        return took, sum(self.ranks(item, beside) != there for _ in range(_AFTERWARDS))
+        return last_s, sum(self.ranks(item, beside) for _ in range(_AFTERWARDS))
 
 
 Blocks = tuple[list[Latencies], list[Latencies]]
@@ -103,7 +117,7 @@ Blocks = tuple[list[Latencies], list[Latencies]]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Seconds until both replicas listed an item, and until neither did; and lists that had it later nevertheless."""
+    """Seconds until both replicas listed an item, and until the last list that had it; and lists that had it later."""
 
     new_s: float
     gone_s: float
@@ -124,22 +138,20 @@ class Shop:
         """Runs trials under the load."""
         rng = random.Random(0)  # noqa: S311 - a choice, repeatable
         with ThreadPoolExecutor(len(self.replicas)) as threads, self._bench.progress("trials", n) as advance:
-
-            def both(item: str, beside: Sequence[str], *, there: bool) -> tuple[float, int]:
-                since = time.perf_counter()
-                found = list(threads.map(lambda one: one.reached(item, beside, since, there=there), self.replicas))
-                return max(took for took, _ in found), sum(more for _, more in found)
-
             trials = []
             for number in range(n):
                 item, beside = f"trial-{time.time_ns()}", rng.sample(self.items, min(9, len(self.items)))
                 first, other = self.replicas[number % 2], self.replicas[1 - number % 2]
                 body = {"title": f"Trial {number}", "like": rng.sample(self.items, 2)}
                 first.call("PUT", f"/items/{item}", orjson.dumps(body))
-                new_s, _ = both(item, beside, there=True)
+                since = time.perf_counter()
+                new = list(
+                    threads.map(Replica.listed_after, self.replicas, repeat(item), repeat(beside), repeat(since))
+                )
                 other.call("POST", f"/items/{item}/disable")
-                gone_s, back = both(item, beside, there=False)
-                trials.append(Trial(new_s, gone_s, back))
+                since = time.perf_counter()
+                gone = list(threads.map(Replica.gone_after, self.replicas, repeat(item), repeat(beside), repeat(since)))
+                trials.append(Trial(max(new), max(took for took, _ in gone), sum(back for _, back in gone)))
                 advance()
         return trials
 

@@ -11,6 +11,7 @@ requests in flight finish with the catalogue they began with.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import threading
 import time
@@ -39,6 +40,7 @@ _REBUILD_SOON_S, _MANY = 5.0, MOST_WAITING // 2
 # Changes of stored items that come one after the other are handed over together, so often, and this many times less
 # often than a hand-over takes. A change must show within a second.
 _GATHER_S, _GATHER_SHARE, _GATHER_MAX_S = 0.2, 3.0, 0.5
+_LEAST_GATHER_S = 0.05
 # A timer may fire a little early by another clock.
 _AFTER_S = 0.005
 _FAULTS_LOGGED = 20
@@ -81,7 +83,7 @@ class CatalogueUpdates:
         self._lock = threading.Lock()
         self._live = live
         self._pending: set[str] = set()
-        self._live_changed = asyncio.Event()
+        self._live_changed, self._urgent = asyncio.Event(), asyncio.Event()
         self._updates = NOTHING
         self._served_ms = 0.0
         self._next_change_ms: float | None = None
@@ -211,12 +213,16 @@ class CatalogueUpdates:
     def _items_changed(self, ids: Collection[str]) -> None:
         self._pending.update(ids)
         self._live_changed.set()
+        records = {} if self._live is None else self._live.records
+        if any((record := records.get(item_id)) is not None and record.disabled for item_id in ids):
+            self._urgent.set()
 
     async def _follow_live(self) -> None:
         """Hands over what has changed: the first change at once, those that come soon after it together."""
         while True:
             await self._live_changed.wait()
             self._live_changed.clear()
+            self._urgent.clear()
             ids, self._pending = self._pending, set()
             began = self._clock()
             try:
@@ -224,8 +230,11 @@ class CatalogueUpdates:
             except Exception as error:
                 log.error("stored_items_not_served", cause=str(error), **logs.where(error))
                 self._items_changed(ids)
+            await asyncio.sleep(_LEAST_GATHER_S)
             pause_s = _GATHER_SHARE * (self._clock() - began)
-            await asyncio.sleep(min(max(_GATHER_S, pause_s), _GATHER_MAX_S))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(max(_GATHER_S, pause_s), _GATHER_MAX_S)):
+                    await self._urgent.wait()
 
     async def _turn_windows(self, poll_s: float) -> None:
         while True:

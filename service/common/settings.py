@@ -60,8 +60,9 @@ class Settings(BaseSettings):
     api_keys: SecretStr = Field(
         SecretStr(""),
         description="API keys, separated by commas or line breaks: `name:key`, or `name:sha256:digest` as "
-        "`gpt4rec keys new` prints it. With `:users` appended, the key may also read and erase users. Changes of the "
-        "file are followed. Empty: the API is open, except /users, which requires an ops token.",
+        "`gpt4rec keys new` prints it. With `:users` appended, the key may also read and erase users, with `:items` it "
+        "may change items. Changes of the file are followed. Empty: the API is open, except /users, which requires an "
+        "ops token, and changes of items, which do too.",
     )
     ops_tokens: SecretStr = Field(
         SecretStr(""),

@@ -40,6 +40,7 @@ _COUNTED_MAX = 200_000  # items among which categories are counted
 _SAMPLE_FROM = 120  # a sample history starts at one of so many most popular items
 _NEAREST = 12  # neighbours from which the next item of a sample history is drawn
 _DIGITS = 6  # of a share
+_AGAIN_S = 10.0  # pause after titles were indexed
 _POLL_S = 1.0  # how often a change of the catalogue is looked for
 _EMPTY_RECORD = UserRecord("", ())
 _UNBOUNDED = 2**31
@@ -69,6 +70,8 @@ class Explorer:
             model = self._serving.model
             if not self._indexed(model):
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._titles, model)
+                # All titles are read, and a shop may change items all the time.
+                await asyncio.sleep(_AGAIN_S)
             await asyncio.sleep(_POLL_S)
 
     async def about(self, policies: Policies) -> dict[str, Any]:

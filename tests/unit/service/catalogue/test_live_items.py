@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from service.catalogue.live_items import LiveItems
 from service.common.errors import StoreUnavailable
 from service.common.metrics import Metrics
-from tests.support.aio import asynchronous
+from tests.support.aio import asynchronous, eventually
 from tests.support.item_changes import ItemsInMemory
 
 
@@ -76,6 +78,25 @@ async def test_without_redis_a_copy_stays_as_it_is() -> None:
     with pytest.raises(StoreUnavailable):
         await copy.live.once()
     assert copy.titles() == {"a": "a"}
+
+
+@asynchronous
+async def test_a_poll_finds_what_no_message_announced() -> None:
+    store = ItemsInMemory()
+    live = LiveItems(store, Metrics(), poll_s=0.001)
+    running = asyncio.create_task(live.run())
+    try:
+        store.away = True
+        store.put("a", title="a")
+        store.away = False
+
+        async def found() -> bool:
+            return "a" in live.records
+
+        await eventually(found, within_s=20.0)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 STEPS = st.lists(
