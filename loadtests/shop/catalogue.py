@@ -32,7 +32,7 @@ from rich.console import Console
 from loadtests.common import results
 from loadtests.common.hdr import Latencies
 from loadtests.harness.bench import Bench
-from loadtests.harness.served_process import serve
+from loadtests.harness.served_process import Served, serve
 from loadtests.load.open_loop_driver import drive_now
 from loadtests.reliability.stress import OPS, Crowd, crowd
 from loadtests.shop import catalogue_criteria as criteria
@@ -127,8 +127,9 @@ class Trial:
 class Shop:
     """The replicas, and the items of their artefact."""
 
-    def __init__(self, bench: Bench, replicas: Sequence[Replica], users: Crowd) -> None:
-        self._bench, self.replicas, self._users = bench, replicas, users
+    def __init__(self, bench: Bench, served: Sequence[Served], users: Crowd) -> None:
+        self._bench, self.served, self._users = bench, served, users
+        self.replicas = [Replica(one.url) for one in served]
         ids = Artifact.open(bench.artifact).catalogue.item_ids
         self.items = [ids[n] for n in range(len(ids))]
         self._numbers = count()
@@ -246,7 +247,7 @@ def opened(bench: Bench) -> Iterator[Shop]:
             )
             for name in ("one", "other")
         ]
-        yield Shop(bench, [Replica(one.url) for one in served], crowd(bench, served[0].url))
+        yield Shop(bench, served, crowd(bench, served[0].url))
 
 
 def run(bench: Bench, trials: int, pairs: int, block_s: float) -> list[Trial]:
@@ -276,17 +277,21 @@ def _blocks(bench: Bench, shop: Shop, pairs: int, block_s: float) -> tuple[Block
     without: list[Latencies] = []
     during: list[Latencies] = []
     outcomes, seconds = Counter[str](), 0.0
+    used = {False: 0.0, True: 0.0}
     with bench.progress("pairs of blocks", pairs) as advance:
         for pair in range(pairs):
             for changes in ((False, True), (True, False))[pair % 2]:
-                if not changes:
+                began, cpu_s = time.perf_counter(), sum(one.cpu_s() for one in shop.served)
+                if changes:
+                    with shop.changing(criteria.UPDATES_PER_MINUTE) as made:
+                        during.append(_merged(shop.lists(block_s, 2 * pair)))
+                    outcomes, seconds = outcomes + made, seconds + time.perf_counter() - began
+                else:
                     without.append(_merged(shop.lists(block_s, 2 * pair)))
-                    continue
-                began = time.perf_counter()
-                with shop.changing(criteria.UPDATES_PER_MINUTE) as made:
-                    during.append(_merged(shop.lists(block_s, 2 * pair)))
-                outcomes, seconds = outcomes + made, seconds + time.perf_counter() - began
+                used[changes] += sum(one.cpu_s() for one in shop.served) - cpu_s
             advance()
+    cores = (used[True] - used[False]) / (pairs * block_s * len(shop.served))
+    bench.row(criteria.CPU, cores, "cores", at_most=criteria.CORES)
     if refused := outcomes.keys() - {"created", "updated", "unchanged"}:
         raise RuntimeError(f"changes were refused: {', '.join(sorted(refused))}")
     return (without, during), outcomes.total() / seconds * 60.0

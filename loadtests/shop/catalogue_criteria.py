@@ -12,6 +12,8 @@ UPDATES_PER_MINUTE = 10_000
 PAIRS, BLOCK_S = 10, 12.0
 # By how much more lists may be later than their budget during the changes, as a share of all lists.
 LATER = 0.01
+# Processor time that the changes take of a replica, in cores. Unlike lateness it hardly depends on what else runs.
+CORES = 0.25
 
 NEW = "Catalogue: new items in the lists of both replicas in time"
 NEW_LONGEST = "Catalogue: new items in the lists of both replicas, the longest time"
@@ -19,6 +21,7 @@ GONE = "Catalogue: disabled items gone from both replicas in time"
 GONE_LONGEST = "Catalogue: disabled items gone from both replicas, the longest time"
 BACK = "Catalogue: disabled items that a list had later"
 UPDATES = "Catalogue: changes of items a minute"
+CPU = "Catalogue: processor time of a replica for 10,000 changes a minute"
 MORE_LATE = "Catalogue: lists later than their budget, during changes less without"
 LATE_DURING = "Catalogue: lists later than their budget during changes"
 LATE_WITHOUT = "Catalogue: lists later than their budget without changes"
