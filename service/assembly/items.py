@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from service.assembly.opening import Opening
 from service.catalogue.item_views import ItemViews
 from service.catalogue.items import Items
@@ -11,16 +9,15 @@ from service.catalogue.live_items import LiveItems
 from service.catalogue.search import ItemSearch
 from service.catalogue.shop_items import ShopItems
 from service.common.background import spawn
-from service.common.errors import StoreUnavailable
 from service.lifecycle.served_model import Serving
 from service.store.store import Store
 
 
 async def open_live_items(opening: Opening, store: Store) -> LiveItems:
     """Returns the stored items after a first look, so that the first answer already follows them."""
-    live = LiveItems(store.items, opening.metrics)
-    with contextlib.suppress(StoreUnavailable):
-        await live.once()
+    live = LiveItems(store.items, opening.metrics, copy=opening.space.copy_of("items"))
+    await live.begin()
+    opening.stack.push_async_callback(live.keep)
     spawn(opening.stack, live.run)
     return live
 

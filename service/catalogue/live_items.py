@@ -11,8 +11,10 @@ import contextlib
 import math
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Protocol
 
+from service.catalogue.item_copy import ItemCopy
 from service.common import logs
 from service.common.errors import StoreUnavailable
 from service.common.metrics import Metrics
@@ -25,6 +27,7 @@ POLL_S = 0.5
 _RETRY_SHARE = 0.5
 _ANEW_EVERY_S = 60.0
 _FEW = 100
+_KEEP_EVERY_S = 5.0
 
 Observer = Callable[[Collection[str]], None]
 
@@ -50,13 +53,16 @@ class LiveItems:
         revision: The newest change that they contain.
     """
 
-    def __init__(self, store: ChangesStore, metrics: Metrics, *, poll_s: float = POLL_S) -> None:
+    def __init__(
+        self, store: ChangesStore, metrics: Metrics, *, poll_s: float = POLL_S, copy: Path | None = None
+    ) -> None:
         """Begins without any.
 
         Args:
             store: Redis.
             metrics: Shows how many there are.
             poll_s: Pause between two looks without a message, in seconds.
+            copy: File that keeps the items for a start without Redis.
         """
         self._store, self._metrics, self._poll_s = store, metrics, poll_s
         self.records: dict[str, StoredItem] = {}
@@ -64,8 +70,31 @@ class LiveItems:
         self.revision = 0
         self._epoch = ""
         self._anew_at = -math.inf
+        self._copy, self._saved = copy, 0
         self._observers: list[Observer] = []
         self._changed = asyncio.Event()
+
+    async def begin(self) -> None:
+        """Reads the stored items; without Redis, as they were when this machine last wrote them down."""
+        try:
+            await self.once()
+        except StoreUnavailable:
+            kept = None if self._copy is None else await asyncio.to_thread(ItemCopy.load, self._copy)
+            if kept is not None and not self.records:
+                self._epoch, self.revision = kept.epoch, kept.revision
+                self._take_over({record.item_id: record for record in kept.records})
+                log.warning("stored_items_from_copy", items=len(self.records))
+
+    async def keep(self) -> None:
+        """Writes down what has changed since it was last written down."""
+        if self._copy is None or self._saved == self.revision:
+            return
+        found = ItemCopy(self._epoch, self.revision, list(self.records.values()))
+        try:
+            await asyncio.to_thread(found.save, self._copy)
+            self._saved = found.revision
+        except OSError as error:
+            log.warning("stored_items_not_kept", cause=type(error).__name__)
 
     def subscribe(self, observer: Observer) -> Callable[[], None]:
         """Calls `observer` on the event loop with the ids of the items that changed. Returns what ends that."""
@@ -160,6 +189,7 @@ class LiveItems:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._poll())
             group.create_task(self._listen())
+            group.create_task(self._keep())
 
     async def _poll(self) -> None:
         while True:
@@ -172,6 +202,11 @@ class LiveItems:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._changed.wait()
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(_KEEP_EVERY_S)
+            await self.keep()
 
     async def _listen(self) -> None:
         while True:

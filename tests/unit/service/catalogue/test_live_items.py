@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -97,6 +98,31 @@ async def test_a_poll_finds_what_no_message_announced() -> None:
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+@asynchronous
+async def test_a_start_without_redis_knows_what_was_written_down(tmp_path: Path) -> None:
+    store, file = ItemsInMemory(), tmp_path / "folder" / "items.json"
+    live = LiveItems(store, Metrics(), copy=file)
+    store.put("a", title="ä\n", disabled=True)
+    store.put("b", title="B")
+    await live.once()
+    await live.keep()
+    store.away = True
+    later = LiveItems(store, Metrics(), copy=file)
+    await later.begin()
+    assert later.records == live.records and later.records["a"].disabled and later.revision == live.revision
+    store.away = False
+    store.delete("a")
+    reads = store.reads
+    await later.once()
+    assert later.ids == ["b"] and store.reads == reads + 1, "only what has changed is read"
+    for damaged in (b"", b"{}\n", b'{"format": 2}\n', file.read_bytes()[:-9]):
+        file.write_bytes(damaged)
+        store.away = True
+        none = LiveItems(store, Metrics(), copy=file)
+        await none.begin()
+        assert none.records == {}
 
 
 STEPS = st.lists(
