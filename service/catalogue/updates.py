@@ -38,9 +38,10 @@ REBUILD_EVERY_S = 30.0
 # With many new items waiting, a rebuild does not wait that long.
 _REBUILD_SOON_S, _MANY = 5.0, MOST_WAITING // 2
 # Changes of stored items that come one after the other are handed over together, so often, and this many times less
-# often than a hand-over takes. A change must show within a second.
-_GATHER_S, _GATHER_SHARE, _GATHER_MAX_S = 0.2, 3.0, 0.5
-_LEAST_GATHER_S = 0.05
+# often than a hand-over takes: each one drops what was computed for the catalogue before. A new item must show within
+# five seconds; a disabled one must be gone within one, so it hardly waits.
+_GATHER_S, _GATHER_SHARE, _GATHER_MAX_S = 1.0, 3.0, 2.0
+_LEAST_GATHER_S = 0.2
 # A timer may fire a little early by another clock.
 _AFTER_S = 0.005
 _FAULTS_LOGGED = 20
