@@ -9,7 +9,6 @@ and titles of exported items, and new items among them. Times count from the ans
 
 from __future__ import annotations
 
-import http.client
 import random
 import statistics
 import tempfile
@@ -23,93 +22,35 @@ from dataclasses import dataclass
 from itertools import count, repeat
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
+import numpy as np
 import orjson
 import typer
 from rich.console import Console
 
 from loadtests.common import results
 from loadtests.common.hdr import Latencies
-from loadtests.harness.bench import Bench
+from loadtests.harness.bench import Bench, batches, history, load, recommend_request, warm
 from loadtests.harness.served_process import Served, serve
-from loadtests.load.open_loop_driver import drive_now
-from loadtests.reliability.stress import OPS, Crowd, crowd
+from loadtests.load.open_loop_driver import Arrival, drive_now, poisson
+from loadtests.load.replay import RECOMMEND
 from loadtests.shop import catalogue_criteria as criteria
+from loadtests.shop.catalogue_replica import AFTERWARDS, Replica
 from service.artifact.artifact import Artifact
 from service.cli.outermost import run_command
 from service.store.embedded_valkey import EmbeddedValkey
 
-_TOKEN = {"Authorization": "Bearer load"}
-_JSON = {"Content-Type": "application/json"}
+_OPS = {"GPT4REC_OPS_TOKENS": "load:load"}
 # Lists a second, of each replica.
 RATE = 20.0
 BUDGET_MS = 80.0
-_GIVE_UP_S = 30.0
-_BETWEEN_S = 0.01
-_AFTERWARDS = 5
+_USERS, _EVENTS_EACH = 400, 20
 # Of 100 changes so many store a new item.
 _NEW_OF_100 = 5
 _PIECE_S = 2.0
 _TRIES = 10
 # The machine may be busy with other things, and a change that waits is no failure.
 _PATIENT = {"GPT4REC_REDIS_WRITE_TIMEOUT_MS": "2000"}
-
-
-class Replica:
-    """A service, and a connection to it. Used by one thread at a time."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=_GIVE_UP_S)
-
-    def call(self, method: str, path: str, body: bytes = b"") -> dict[str, Any]:
-        """Returns an answer.
-
-        Raises:
-            RuntimeError: It is an error.
-        """
-        self._connection.request(method, path, body, {**_TOKEN, **_JSON})
-        answer = self._connection.getresponse()
-        text = answer.read()
-        if answer.status != 200:
-            raise RuntimeError(f"{method} {path}: {answer.status} {text[:300]!r}")
-        found: dict[str, Any] = orjson.loads(text)
-        return found
-
-    def ranks(self, item: str, beside: Sequence[str]) -> bool:
-        """Returns whether a list of these items has the first."""
-        body = {"user_id": "catalogue", "candidates": [item, *beside], "k": 1 + len(beside), "exclude_seen": False,
-                "budget_ms": 2000}  # fmt: skip
-        answer = self.call("POST", "/recommend", orjson.dumps(body))
-        return item in (one["item_id"] for one in answer["items"])
-
-    def listed_after(self, item: str, beside: Sequence[str], since: float) -> float:
-        """Waits for the first list that has an item.
-
-        Returns:
-            Seconds from `since` until it was answered; `_GIVE_UP_S` if it takes longer.
-        """
-        while not self.ranks(item, beside):
-            if time.perf_counter() - since > _GIVE_UP_S:
-                return _GIVE_UP_S
-            time.sleep(_BETWEEN_S)
-        return time.perf_counter() - since
-
-    def gone_after(self, item: str, beside: Sequence[str], since: float) -> tuple[float, int]:
-        """Asks for lists until one does not have an item, and for some more.
-
-        Returns:
-            Seconds from `since` until the last list that had it was answered, 0 if none had, `_GIVE_UP_S` if it takes
-            longer; and how many of those asked for afterwards had it.
-        """
-        last_s = 0.0
-        while self.ranks(item, beside):
-            last_s = time.perf_counter() - since
-            if last_s > _GIVE_UP_S:
-                return _GIVE_UP_S, 0
-            time.sleep(_BETWEEN_S)
-        return last_s, sum(self.ranks(item, beside) for _ in range(_AFTERWARDS))
 
 
 Blocks = tuple[list[Latencies], list[Latencies]]
@@ -127,13 +68,31 @@ class Trial:
 class Shop:
     """The replicas, and the items of their artefact."""
 
-    def __init__(self, bench: Bench, served: Sequence[Served], users: Crowd) -> None:
-        self._bench, self.served, self._users = bench, served, users
+    def __init__(self, bench: Bench, served: Sequence[Served]) -> None:
+        self._bench, self.served = bench, served
         self.replicas = [Replica(one.url) for one in served]
         ids = Artifact.open(bench.artifact).catalogue.item_ids
         self.items = [ids[n] for n in range(len(ids))]
+        self._bodies = self._users()
         self._numbers = count()
         self.repeated = 0
+
+    def _users(self) -> list[bytes]:
+        """Stores histories of random items, and returns the body of each user's /recommend."""
+        rng = random.Random(0)  # noqa: S311 - a choice, repeatable
+        names = [f"user-{n}" for n in range(self._bench.some(_USERS, 60))]
+        length = min(_EVENTS_EACH, len(self.items) // 2)
+        events = (one for name in names for one in history(name, rng.sample(self.items, length)))
+        load(self._bench, self.served[0].url, "histories", list(batches(events)))
+        warm(self._bench, self.served[0].url, names)
+        return [recommend_request(name).body for name in names]
+
+    def _arrivals(self, seconds: float, seed: int) -> list[Arrival]:
+        """Poisson arrivals of users drawn at random."""
+        rng = np.random.default_rng(seed)
+        dues = poisson(rng, RATE, seconds).tolist()
+        who = rng.integers(len(self._bodies), size=len(dues)).tolist()
+        return [Arrival(due, RECOMMEND, self._bodies[n]) for due, n in zip(dues, who, strict=True)]
 
     def trials(self, n: int) -> list[Trial]:
         """Runs trials under the load."""
@@ -160,8 +119,9 @@ class Shop:
         """Asks every replica for lists at the rate; returns their latencies."""
 
         def run(n: int) -> Latencies:
-            arrivals = self._users.arrivals(RATE, seconds, seed + n)
-            return drive_now(self.replicas[n].url, arrivals, connections=16).routes["/recommend"]
+            return drive_now(self.replicas[n].url, self._arrivals(seconds, seed + n), connections=16).routes[
+                "/recommend"
+            ]
 
         with ThreadPoolExecutor(len(self.replicas)) as threads:
             return list(threads.map(run, range(len(self.replicas))))
@@ -213,6 +173,8 @@ class Shop:
             finally:
                 stop.set()
             running.result()
+        for writer in writers:
+            writer.close()
 
     def _imported(self, writer: Replica, lines: bytes) -> Mapping[str, int]:
         """Sends an import again while Redis is too slow, as every client should."""
@@ -243,11 +205,14 @@ def opened(bench: Bench) -> Iterator[Shop]:
         server = stack.enter_context(EmbeddedValkey(folder / "db"))
         served = [
             stack.enter_context(
-                serve(bench.artifact, "--redis", server.url, GPT4REC_DATA_DIR=str(folder / name), **OPS, **_PATIENT)
+                serve(bench.artifact, "--redis", server.url, GPT4REC_DATA_DIR=str(folder / name), **_OPS, **_PATIENT)
             )
             for name in ("one", "other")
         ]
-        yield Shop(bench, served, crowd(bench, served[0].url))
+        shop = Shop(bench, served)
+        for replica in shop.replicas:
+            stack.callback(replica.close)
+        yield shop
 
 
 def run(bench: Bench, trials: int, pairs: int, block_s: float) -> list[Trial]:
@@ -320,7 +285,7 @@ def _trial_rows(bench: Bench, found: Sequence[Trial]) -> None:
         within = sum(took <= limit_s for took in times)
         bench.row(name, within, f"of {n} trials within {limit_s:g} s", at_least=n)
         bench.row(longest, max(times), "s", at_most=limit_s)
-    bench.row(criteria.BACK, sum(one.back for one in found), f"of {2 * _AFTERWARDS * n:,} lists", at_most=0)
+    bench.row(criteria.BACK, sum(one.back for one in found), f"of {2 * AFTERWARDS * n:,} lists", at_most=0)
 
 
 def _merged(parts: Sequence[Latencies]) -> Latencies:
