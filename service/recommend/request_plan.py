@@ -36,7 +36,7 @@ from service.store.records import Subject
 
 _GREEDY = Decoding("greedy")
 # Candidates for each item of a list with rules.
-_POOL_OF_EACH = 3
+_POOL_OF_EACH = 5
 
 # The warning of an answer that was made without the stored history.
 HISTORY_NOT_READ = "the stored history could not be read: the list may contain items that were seen before"
@@ -192,7 +192,7 @@ class Plan:
             "rung": made.rung,
             "degraded": made.rung != "full",
             "reason": made.reason,
-            "warnings": [*self.warnings, *not_kept(listing.rules), *why.warnings],
+            "warnings": [*self.warnings, *(not_kept(listing.rules) if listing.rules else ()), *why.warnings],
             "segment": self.segment,
             "strategy": made.strategy,
             "model_version": self.model.version,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from prometheus_client import Counter
+
 from service.common.metrics import Metrics
 from service.engine.rule_report import RuleOutcome
 
@@ -18,6 +20,7 @@ class RuleCounts:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._labels: set[str] = set()
+        self._counters: dict[tuple[int, str, str], Counter] = {}
 
     def count(self, outcomes: Sequence[RuleOutcome], source: str) -> None:
         """Counts the rules of one list.
@@ -28,9 +31,16 @@ class RuleCounts:
         """
         for outcome in outcomes:
             label = self._label(outcome.label)
-            self._metrics.rules.labels(label, outcome.result).inc()
+            self._counter(self._metrics.rules, label, outcome.result).inc()
             if outcome.cost:
-                self._metrics.rule_cost.labels(label, source).inc(outcome.cost)
+                self._counter(self._metrics.rule_cost, label, source).inc(outcome.cost)
+
+    def _counter(self, family: Counter, label: str, other: str) -> Counter:
+        """The counter of some labels: looking it up in the family takes longer than counting."""
+        key = id(family), label, other
+        if key not in self._counters:
+            self._counters[key] = family.labels(label, other)
+        return self._counters[key]
 
     def _label(self, label: str) -> str:
         if label not in self._labels:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from service.artifact.array_types import Float64Array, FloatArray, IntArray
+from service.artifact.array_types import BoolArray, Float64Array, FloatArray, IntArray
 from service.artifact.noise import gumbel
 from service.engine.decode.draws import draw, first_log_probs, nucleus
 from service.engine.decoding import Decoding
@@ -32,7 +32,7 @@ from service.rules.spec import AtLeast, Pin
 _MORE = (32, 256, 1024)
 _NONE: IntArray = np.zeros(0, np.int64)
 # Candidates that are looked at first, for each item of the list, and the fewest.
-_FIRST_OF_EACH, _LEAST_FIRST = 3, 16
+_FIRST_OF_EACH, _LEAST_FIRST = 4, 16
 # Items with an attribute that are looked at beside those that a lower limit needs.
 _SPARE = 16
 # Scorers whose scores are sums or shares, not logarithms: what is so many times as likely has so many times the score.
@@ -78,7 +78,8 @@ class Enforcer:
         moved = ranked.boosted is not ranked.scores and _top(ranked.boosted, self.k) != _top(ranked.scores, self.k)
         if listing.draw is not None and self.ruling.shrinks(self.k):
             return self._shrunk(listing, listing.draw, ranked, moved=moved)
-        pool = ranked.take(np.lexsort((-ranked.keys, ranked.stage)))
+        in_order = listing.draw is None and ranked.boosted is ranked.scores
+        pool = ranked if in_order else ranked.take(np.lexsort((-ranked.keys, ranked.stage)))
         choice = _Chooser(self, listing, *self._first(pool)).choose({})
         # No position counts as drawn: what the rules made of the draw has another law.
         none = None if listing.draw is None else replace(listing.draw, log_propensities=np.zeros(0, np.float32))
@@ -97,7 +98,8 @@ class Enforcer:
         if listing.draw is not None and len(items) and not self.ruling.shrinks(self.k):
             log_probs = first_log_probs(raised, self.by.decoding)
             keys = log_probs + gumbel(self.reserve.items.hashes(items.tolist()), self.by.seed)
-            stage = (~nucleus(log_probs, self.by.decoding.nucleus)).astype(np.int64)
+            if self.by.decoding.nucleus < 1.0:
+                stage = (~nucleus(log_probs, self.by.decoding.nucleus)).astype(np.int64)
         return Pool(items.astype(np.int64), scores, raised, keys, stage)
 
     def added(self, listing: RecommendationList, items: IntArray) -> Pool:
@@ -113,14 +115,21 @@ class Enforcer:
             return ranked, ranked.take(_NONE)
         first = np.arange(len(ranked.items)) < size
         items = ranked.items.tolist()
-        marks = self.reserve.items.marks(self.ruling, items)
         for number, active in enumerate(self.ruling.rules):
             rule = active.rule
             if isinstance(rule, Pin) and (place := self.reserve.items.index.get(rule.item, -1)) in items:
                 first[items.index(place)] = True
             elif isinstance(rule, AtLeast):
-                first[[place for place, mark in enumerate(marks) if number in mark.rules][: rule.n]] = True
+                self._move_up(first, number, rule.n, items, size)
         return ranked.take(first), ranked.take(~first)
+
+    def _move_up(self, first: BoolArray, number: int, n: int, items: list[int], size: int) -> None:
+        """Marks the best candidates of a lower limit, if there are fewer than n among the first."""
+        marks = self.reserve.items.marks
+        missing = n - sum(number in mark.rules for mark in marks(self.ruling, items[:size]))
+        if missing > 0:
+            more = [place for place, mark in enumerate(marks(self.ruling, items[size:]), size) if number in mark.rules]
+            first[more[:missing]] = True
 
     def _shrunk(self, listing: RecommendationList, drawn: Draw, ranked: Pool, *, moved: bool) -> RecommendationList:
         """The list drawn from what the rules leave of the candidates: any list of those keeps every rule."""
