@@ -257,3 +257,33 @@ async def test_without_its_record_nothing_is_merged(shared_valkey: Valkey, monke
             assert (await client.post("/sessions/merge", json=merge)).status_code == 503
         assert (await client.post("/sessions/merge", json=merge)).json()["merged"] == 1
         assert len([entry for entry in await what.entries("events") if "merged" in entry]) == 1
+
+
+@asynchronous
+async def test_a_drawn_list_under_rules_is_recorded_with_the_law_of_what_they_leave_or_as_not_drawn(
+    shared_valkey: Valkey, random_artifact: Path
+) -> None:
+    engine = Engine(Artifact.open(random_artifact), device="cpu")
+    ids = engine.artifact.catalogue.item_ids
+    hashes = id_hashes(engine.artifact.catalogue.columns.ids)
+    drawn = {"strategy": "temperature", "temperature": 1.0}
+    apart = {"name": "apart", "kind": "apart", "items": [ids[i] for i in range(8)]}
+    pinned = {"name": "pinned", "kind": "pin", "item": ids[0], "position": 2}
+    ask: dict[str, Any] = {"user_id": "u", "k": 5, "decoding": drawn, "seed": 3}
+    try:
+        async with recorded(shared_valkey, cast("Any", engine)) as what:
+            shrunk = await what.service.recommend(**ask, rules=[apart])
+            fixed = await what.service.recommend(**ask, rules=[pinned])
+            entries = {entry["list_id"]: entry for entry in await what.entries("exposures")}
+    finally:
+        engine.close()
+    first, second = entries[shrunk["list_id"]], entries[fixed["list_id"]]
+    items, scores = unpacked(first["c"])
+    listed = [item["item_id"] for item in shrunk["items"]]
+    places, law = draw(hashes.take(items), scores, Decoding("temperature"), 3, 5)
+    assert [ids[int(items[place])] for place in places] == listed
+    assert first["log_propensities"] == pytest.approx(law.tolist(), abs=1e-4)
+    assert first["drawn"] == 5
+    assert len(set(listed).intersection(apart["items"])) <= 1
+    assert fixed["items"][1]["item_id"] == ids[0]
+    assert (second["drawn"], second["log_propensities"]) == (0, [0.0] * 5)

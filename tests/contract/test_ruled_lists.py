@@ -147,3 +147,16 @@ async def test_a_rule_that_says_nothing_sensible_is_422(rule: dict[str, Any]) ->
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["loc"][:2] == ["rules", 0]
     assert "two rules are named campaign" in twice.text
+
+
+@pytest.mark.parametrize("method", ["mmr", "dpp"])
+@asynchronous
+async def test_a_diverse_list_holds_other_categories_than_the_plain_one_starts_with(method: str) -> None:
+    ask = {"events": [{"item_id": "3"}], "k": 8, "segment": "active", "filter": {"category": ["Drama", "War"]}}
+    async with serving() as service:
+        plain = await service.recommend(**ask, diversity={"method": method, "weight": 0})
+        diverse = await service.recommend(**ask, diversity={"method": method, "weight": 0.9})
+    assert "rules" not in diverse
+    assert len(set(_ids(diverse))) == 8
+    assert _categories(plain)[:2] == _categories(diverse)[:2]  # the fake engine lists them by turns
+    assert _categories(diverse).count("War") == 4
