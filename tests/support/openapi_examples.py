@@ -80,6 +80,12 @@ def calls(items: list[str]) -> list[Call]:
             "a session": {"session_id": session, "k": 3, "scene": "home"},
             "events of this page": {"events": [{"item_id": items[0], "type": "click"}], "k": 3, "explain": True},
             "a category": {"user_id": user, "k": 3, "filter": {"category": ["Sci-Fi"]}, "exclude": [items[1]]},
+            "a path, a price and what to show": {
+                "user_id": user,
+                "k": 3,
+                "filter": {"category": ["Fashion > Women"], "price": {"gte": 10, "lt": 50}},
+                "fields": ["title", "price", "image", "url"],
+            },
             "these items": {"user_id": user, "candidates": items[5:9]},
             "a pinned item, and variety": {"user_id": user, "k": 3, "rules": rules},
         }),
