@@ -59,7 +59,9 @@ class DiskLane:
         async with self._turn:
             waiting = asyncio.wrap_future(self._start(work))
             try:
-                return await asyncio.wait_for(waiting, self._patience_s)
+                # Not `wait_for`: before Python 3.12 it swallows a cancellation that comes together with the result.
+                async with asyncio.timeout(self._patience_s):
+                    return await waiting
             except TimeoutError:
                 raise self._overdue() from None
 

@@ -198,7 +198,7 @@ def test_an_item_on_paths_has_every_step_as_a_category() -> None:
 
 
 @given(items=item_lists(), data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_a_changed_catalogue_is_that_of_the_items_as_they_are_now(
     items: list[CatalogueItem], data: st.DataObject
 ) -> None:

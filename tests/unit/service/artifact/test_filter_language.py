@@ -181,7 +181,7 @@ def test_a_condition_that_a_field_does_not_take_is_refused(wanted: dict[str, Any
     width=st.floats(0, 10),
     share=st.floats(0, 1),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_bounds_that_a_number_keeps_are_held_by_every_range_around_it(
     wanted: dict[str, float], low: float, width: float, share: float
 ) -> None:
