@@ -19,9 +19,7 @@ def list_warnings(request: RecommendRequest, model: ServedModel) -> Warnings:
         model: The model that answers.
     """
     warnings = event_warnings(request.events, model)
-    if request.filter:
-        unknown = model.catalogue.unknown(request.filter)
-        warnings.unless_empty("no item of the catalogue has these values of the filter", unknown)
+    filter_warnings(warnings, request, model)
     vocabulary = model.vocabulary.context
     if request.features:
         slot_warnings(warnings, "features", request.features, vocabulary)
@@ -32,6 +30,13 @@ def list_warnings(request: RecommendRequest, model: ServedModel) -> Warnings:
     if request.scene is not None:
         slot_warnings(warnings, "scene", {vocabulary.SCENE: request.scene}, vocabulary)
     return warnings
+
+
+def filter_warnings(warnings: Warnings, request: RecommendRequest, model: ServedModel) -> None:
+    """Adds the warning that names the values of the filter that no item has."""
+    if request.filter:
+        unknown = model.catalogue.unknown(request.filter)
+        warnings.unless_empty("no item of the catalogue has these values of the filter", unknown)
 
 
 def not_kept(rules: Sequence[RuleOutcome]) -> list[str]:

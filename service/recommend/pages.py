@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from service.common.answer_warnings import Warnings
 from service.common.deadline import Clock, Deadline
 from service.common.errors import StoreUnavailable
 from service.common.metrics import Metrics
@@ -28,6 +29,7 @@ from service.guard.guard import Reason
 from service.history.profile import Profile
 from service.history.pseudonyms import Pseudonyms
 from service.lifecycle.served_model import ServedModel, ranked_items
+from service.recommend.list_warnings import filter_warnings
 from service.recommend.made import Made
 from service.recommend.page_token import TAIL_MAX, CursorRefused, PageToken, opened
 from service.recommend.request_plan import HISTORY_NOT_READ, Plan
@@ -140,7 +142,9 @@ class Pages:
         placement = self._arms.place(subject, None)
         model = placement.model
         wanted = model.tested(model.filter(request.filter or {}))
-        warnings = list[str]()
+        about_filter = Warnings()
+        filter_warnings(about_filter, request, model)
+        warnings = about_filter.texts
         seen = np.zeros(0, np.int64)
         if token.exclude_seen:
             profile, failure = await read(subject, model, deadline)

@@ -6,7 +6,9 @@ import json
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+from service.artifact.filter_conditions import TEXT_FIELDS
 
 # The longest list, and so the last position that a rule may be about.
 POSITIONS_MAX = 100
@@ -16,10 +18,21 @@ RULES_MAX = 16
 OF_REQUEST = "request"
 
 _Value = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+def _of_items(where: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Returns what a rule names items by; a field that items do not have would never name any."""
+    for name in where:
+        if name not in TEXT_FIELDS:
+            raise ValueError(f"items have no field {name!r} that rules read: name {', '.join(TEXT_FIELDS)}")
+    return where
+
+
 _Item = Annotated[str, Field(min_length=1, max_length=128)]
 Where = Annotated[
     dict[_Value, Annotated[tuple[_Value, ...], Field(min_length=1, max_length=64)]],
     Field(min_length=1, max_length=8),
+    AfterValidator(_of_items),
 ]
 _First = Annotated[int, Field(ge=1, le=POSITIONS_MAX)]
 _FIRST = "The rule is about so many first positions. Without it, about the whole list."

@@ -74,6 +74,8 @@ async def test_what_was_seen_excluded_or_filtered_since_is_dropped_and_that_is_n
         assert [item["rank"] for item in page["items"]] == [6, 7, 8, 9]
         after = await service.recommend(k=20, cursor=page["cursor"], filter={"category": ["War"]})
         assert ids(after) == [item for item in rest[7:] if int(item) % 4 == 3]
+        nothing = await service.recommend(k=20, cursor=page["cursor"], filter={"category": ["Wra"]})
+        assert nothing["items"] == [] and "category=Wra" in nothing["warnings"][0]
         kept = await service.recommend(user_id="u", k=5, page=True, decoding=BEAM, exclude_seen=False)
         again = [item for page in await pages(service, kept["cursor"]) for item in ids(page)]
         assert rest[0] in ids(kept) + again

@@ -134,6 +134,8 @@ async def test_a_rule_outside_its_validity_does_not_hold() -> None:
         {"name": "a", "kind": "at_least", "n": 3, "new": True, "first": 2},
         {"name": "a", "kind": "apart", "items": ["1"]},
         {"name": "a", "kind": "unheard-of"},
+        {"name": "a", "kind": "boost", "where": {"colour": ["red"]}, "times": 2},
+        {"name": "a", "kind": "apart", "groups": [{"brand": ["x"]}, {"price": ["1"]}]},
         {**PIN, "valid_from": "2020-01-01T00:00:00"},
         {**PIN, "valid_from": "2021-01-01T00:00:00Z", "valid_until": "2020-01-01T00:00:00Z"},
     ],
