@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -39,7 +40,7 @@ from service.engine.onnx_session import GraphSession, Values
 from service.engine.placement import Device, Placement
 from service.engine.run_groups import result_of
 from service.engine.run_jobs import run_jobs
-from service.signals.item_values import ItemValues
+from service.signals.item_values import NO_VALUES, ItemValues
 
 # The largest batch that is warmed up where batches are padded.
 WARM_ROWS = 32
@@ -201,6 +202,9 @@ class Engine:
             jobs = [DecodeJob(h=state.h, request=request) for request in requests]
             for job in {job.run_key: job for job in jobs}.values():
                 _warm(self.decode, job, rows)
+        for excluded, rows in itertools.product(exclusions, batches):
+            request = self._warm_request(Decoding("greedy"), 1, excluded, NO_VALUES, WIDTH_BUCKETS[0])
+            _warm(self.decode, DecodeJob(h=state.h, request=replace(request, ranked=np.arange(1))), rows)
 
     def encode(self, jobs: Sequence[EncodeJob]) -> list[EncoderState | Exception]:
         """Encodes every job, in runs grouped by length.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from service.engine.decoding import STRATEGIES, Decoding
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
 from service.engine.interface import Stage
-from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, ListRequest
+from service.engine.jobs import EVERYTHING, DecodedList, DecodeJob, EncodeJob, ListRequest
 from service.engine.onnx_session import GraphSession
 from service.engine.placement import Placement
 from service.signals.item_values import ItemValues
@@ -161,6 +162,18 @@ def test_every_padded_size_is_warmed_up(artifact: Path) -> None:
     engine.observe(runs)
     engine.warm_up()
     assert runs.seen == {(stage, rows) for stage in ("encode", "decode") for rows in (1, 2, 4, 8, 16, 32)}
+
+
+def test_named_items_are_ranked_alike_where_shapes_are_padded(artifact: Path, engine: Engine) -> None:
+    padded = Engine.open(artifact, device="cpu", threads=1, pad=True)
+    changes: dict[str, Any] = {"decoding": Decoding("greedy"), "k": 30, "filter_id": EVERYTHING}
+    jobs = [
+        replace(job, request=replace(job.request, **changes, ranked=np.arange(n, 30)))
+        for n, job in enumerate(decode_jobs(engine, 0, 3))
+    ]
+    found = engine.decode(jobs)
+    assert_same_lists(padded.decode(jobs), found)
+    assert all(isinstance(one, DecodedList) and len(one.items) > 5 for one in found)
 
 
 class Runs:
