@@ -48,7 +48,7 @@ class AsyncClient:
         self._changed = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
-        self._hurry = self._closed = False
+        self._hurrying, self._closed = 0, False
 
     async def __aenter__(self) -> Self:
         return self
@@ -142,7 +142,7 @@ class AsyncClient:
 
     async def flush(self, within_s: float = 5.0) -> int:
         """Sends what waits; returns how many events are left after `within_s` seconds."""
-        self._hurry = True
+        self._hurrying += 1
         self._wake.set()
         try:
             async with asyncio.timeout(within_s), self._changed:
@@ -150,7 +150,7 @@ class AsyncClient:
         except TimeoutError:
             pass
         finally:
-            self._hurry = False
+            self._hurrying -= 1
         return len(self._outbox)
 
     async def send(self, events: Sequence[Event]) -> EventsAnswer:
@@ -209,7 +209,7 @@ class AsyncClient:
     async def _send_what_waits(self) -> None:
         while True:
             self._wake.clear()
-            due_in = self._outbox.due_in(now=self._hurry)
+            due_in = self._outbox.due_in(now=self._hurrying > 0)
             if due_in != 0.0:
                 await _either(self._wake, due_in)
                 continue
@@ -248,7 +248,7 @@ class AsyncClient:
                 )
         except TimeoutError as error:
             raise TimedOut(f"{call.method} {call.path}: no answer in time") from error
-        except httpx.RequestError as error:
+        except (httpx.RequestError, RuntimeError) as error:  # RuntimeError: the client was closed meanwhile
             raise Unreachable(f"{call.method} {call.path}: {error}") from error
         return call.answer(response.status_code, response.content, response.headers.get("retry-after"))
 

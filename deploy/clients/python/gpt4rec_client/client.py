@@ -223,6 +223,6 @@ class Client:
                 response.close()
         except httpx.TimeoutException as error:
             raise TimedOut(f"{call.method} {call.path}: no answer in time") from error
-        except httpx.RequestError as error:
+        except (httpx.RequestError, RuntimeError) as error:  # RuntimeError: the client was closed meanwhile
             raise Unreachable(f"{call.method} {call.path}: {error}") from error
         return call.answer(response.status_code, b"".join(parts), response.headers.get("retry-after"))

@@ -18,6 +18,7 @@ ClientError
 # ruff: noqa: N818 - the names say what happened
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -162,6 +163,7 @@ def _fault(raw: Mapping[str, Any]) -> Fault:
 def _seconds(header: str | None) -> float | None:
     """Returns the seconds of a Retry-After header; the service never sends a date."""
     try:
-        return max(0.0, float(header)) if header is not None else None
+        seconds = float(header) if header is not None else math.nan
     except ValueError:
         return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None

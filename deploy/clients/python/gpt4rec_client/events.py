@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 import uuid
@@ -41,6 +42,9 @@ class Event:
         request_id: The request whose list led to it; `list_id` is surer.
         value: Rating, price, dwell time …
         query: Text of a search.
+
+    Raises:
+        ValueError: It has no subject, or cannot be written as JSON.
     """
 
     type: str
@@ -57,6 +61,7 @@ class Event:
     def __post_init__(self) -> None:
         if self.user_id is None and self.session_id is None:
             raise ValueError("an event needs a user_id or a session_id")
+        json.dumps(self.to_json(), allow_nan=False, ensure_ascii=False).encode()  # here, not where it is sent
 
     def to_json(self) -> dict[str, Any]:
         """Returns the event as the service takes it."""

@@ -23,7 +23,7 @@ class Sender:
         self._outbox, self._store = outbox, store
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._hurry = self._closed = False
+        self._hurrying, self._closed = 0, False
 
     def __len__(self) -> int:
         with self._changed:
@@ -50,11 +50,11 @@ class Sender:
         """Sends what waits without waiting for more; returns how many events are left after `within_s` seconds."""
         until = time.monotonic() + within_s
         with self._changed:
-            self._hurry = True
+            self._hurrying += 1
             self._changed.notify_all()
             while (left := len(self._outbox)) and (time_left := until - time.monotonic()) > 0:
                 self._changed.wait(time_left)
-            self._hurry = False
+            self._hurrying -= 1
         return left
 
     def belongs(self, session_id: str, user_id: str) -> None:
@@ -94,7 +94,7 @@ class Sender:
         """Waits until a batch is due, and returns it; None once the client is closed."""
         with self._changed:
             while not self._closed:
-                due_in = self._outbox.due_in(now=self._hurry)
+                due_in = self._outbox.due_in(now=self._hurrying > 0)
                 if due_in == 0.0:
                     return self._outbox.take()
                 self._changed.wait(due_in)

@@ -6,7 +6,7 @@ import { Fallback, type Configured } from "./fallback.js";
 import { Items } from "./items.js";
 import type { Bounds, OnDrop } from "./outbox.js";
 import { pageHere, type Page } from "./page.js";
-import { Sender, type Keeper } from "./sender.js";
+import { careful, Sender, type Keeper } from "./sender.js";
 import type {
   Erased,
   EventInput,
@@ -83,6 +83,7 @@ export class Client {
   readonly items: Items;
   readonly #wire: Wire;
   readonly #options: ClientOptions;
+  readonly #keeper: Keeper | undefined;
   readonly #fallback: Fallback;
   readonly #sender: Sender;
   readonly #page: Page | undefined;
@@ -91,6 +92,8 @@ export class Client {
 
   constructor(options: ClientOptions = {}) {
     this.#options = options;
+    const given = options.fetch ?? ((input, init) => globalThis.fetch(input, init));
+    this.#keeper = options.storage && careful(options.storage);
     this.#wire = {
       base: (options.baseUrl ?? "").replace(/\/+$/, "") + (options.prefix ?? "/v1"),
       headers: {
@@ -101,22 +104,22 @@ export class Client {
       timeoutMs: options.timeoutMs ?? 1000,
       retries: options.retries ?? 2,
       sendStart: options.sendStart ?? false,
-      fetch: options.fetch ?? ((input, init) => globalThis.fetch(input, init)),
+      fetch: (input, init) => given(input, init), // a window's own wants no `this` but the window
       random: options.random ?? Math.random,
     };
     this.items = new Items(this.#wire);
     this.#fallback = new Fallback(options.fallback, options.keptLists ?? 100);
     this.#page = options.page === null ? undefined : (options.page ?? pageHere());
     this.#userId = options.userId;
-    this.#sessionId = options.sessionId ?? options.storage?.getItem(SESSION) ?? randomId();
-    options.storage?.setItem(SESSION, this.#sessionId);
+    this.#sessionId = options.sessionId ?? this.#keeper?.getItem(SESSION) ?? randomId();
+    this.#keeper?.setItem(SESSION, this.#sessionId);
     this.#sender = new Sender({
       bounds: { most: 1000, batch: 100, intervalMs: 1000, ...options.queue },
       onDrop: options.onDrop ?? ((events, why) => console.warn(`${events.length} events are not sent: ${why}`)),
       store: (events) => this.send(events),
       entrust: (body) => this.#entrust(body),
       page: this.#page,
-      keeper: options.storage,
+      keeper: this.#keeper,
     });
   }
 
@@ -235,7 +238,7 @@ export class Client {
   logout(): void {
     this.#userId = undefined;
     this.#sessionId = randomId();
-    this.#options.storage?.setItem(SESSION, this.#sessionId);
+    this.#keeper?.setItem(SESSION, this.#sessionId);
     this.#fallback.clear();
   }
 
@@ -256,7 +259,7 @@ export class Client {
   /** Forgets the visitor in this browser: session, events that wait, last lists. `erase` is what the service does. */
   forget(): void {
     this.#sender.abandon("the visitor was forgotten");
-    this.#options.storage?.removeItem(SESSION);
+    this.#keeper?.removeItem(SESSION);
     this.#userId = undefined;
     this.#sessionId = randomId();
     this.#fallback.clear();

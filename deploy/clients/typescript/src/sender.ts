@@ -14,6 +14,22 @@ export interface Keeper {
   removeItem(name: string): void;
 }
 
+/** Returns a storage that a browser may refuse or that may be full: what cannot be kept is not kept. */
+export function careful(storage: Keeper): Keeper {
+  const attempt = <T>(what: () => T, otherwise: T): T => {
+    try {
+      return what();
+    } catch {
+      return otherwise;
+    }
+  };
+  return {
+    getItem: (name) => attempt(() => storage.getItem(name), null),
+    setItem: (name, value) => attempt(() => storage.setItem(name, value), undefined),
+    removeItem: (name) => attempt(() => storage.removeItem(name), undefined),
+  };
+}
+
 /** What a sender needs. */
 export interface SenderParts {
   bounds: Bounds;
@@ -31,7 +47,7 @@ export class Sender {
   readonly #outbox: Outbox;
   readonly #unwatch: () => void;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #hurry = false;
+  #hurrying = 0;
   #closed = false;
   #waiters = new Set<() => void>();
 
@@ -57,7 +73,7 @@ export class Sender {
   /** Sends what waits without waiting for more; returns how many events are left after that time. */
   async flush(withinMs: number): Promise<number> {
     const until = performance.now() + withinMs;
-    this.#hurry = true;
+    this.#hurrying += 1;
     this.#schedule();
     while (this.#outbox.unsent > 0 && performance.now() < until) {
       await new Promise<void>((resolve) => {
@@ -68,7 +84,7 @@ export class Sender {
         });
       });
     }
-    this.#hurry = false;
+    this.#hurrying -= 1;
     return this.#outbox.size;
   }
 
@@ -100,7 +116,7 @@ export class Sender {
 
   #schedule(): void {
     clearTimeout(this.#timer);
-    const due = this.#closed ? undefined : this.#outbox.dueIn(this.#hurry);
+    const due = this.#closed ? undefined : this.#outbox.dueIn(this.#hurrying > 0);
     if (due !== undefined) this.#timer = setTimeout(() => void this.#send(), due);
   }
 

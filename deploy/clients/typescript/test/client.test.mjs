@@ -340,6 +340,19 @@ test("a beacon carries what browsers carry, and the next page sends the rest", a
   assert.equal(storage.getItem("gpt4rec.events"), null);
 });
 
+test("a browser's own fetch is called as it wants to be, and a storage that refuses harms nothing", async () => {
+  const strict = function (url, init) {
+    if (this !== undefined && this !== globalThis) throw new TypeError("Illegal invocation");
+    return fetch(url, init);
+  };
+  const refuse = () => {
+    throw new Error("QuotaExceededError");
+  };
+  const client = connected({ fetch: strict, storage: { getItem: refuse, setItem: refuse, removeItem: refuse } });
+  assert.equal((await client.recommend({ k: 1 })).local, false);
+  client.forget();
+});
+
 test("a client that is closed without its service hands back what waited", async () => {
   const dropped = [];
   const client = new Client({ baseUrl: "http://127.0.0.1:1", closeTimeoutMs: 0, onDrop: (events) => dropped.push(...events) });

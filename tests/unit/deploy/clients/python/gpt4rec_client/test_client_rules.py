@@ -121,6 +121,10 @@ def test_the_ids_of_events_are_their_own_and_a_subject_is_needed() -> None:
     assert set(one.to_json()) == {"type", "item_id", "user_id", "timestamp", "event_id"}
     with pytest.raises(ValueError, match="session_id"):
         Event(type="view", item_id="1")
+    with pytest.raises(ValueError, match="JSON"):
+        Event(type="rating", item_id="1", user_id="u", value=float("nan"))
+    with pytest.raises(ValueError, match="surrogates"):
+        Event(type="search", query="\ud800", user_id="u")
 
 
 def test_a_call_is_tried_again_while_there_is_time_and_never_when_it_is_wrong() -> None:
