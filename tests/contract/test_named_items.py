@@ -29,7 +29,7 @@ BROKEN = ("full", "narrow", "item_cf")
     gone=st.frozensets(st.integers(0, N_ITEMS - 1), max_size=10),
     k=st.none() | st.integers(1, 20),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @asynchronous
 async def test_all_that_may_be_listed_are_ranked_and_nothing_else(
     rung: str, named: list[str], exclude: list[str], categories: list[str] | None, gone: frozenset[int], k: int | None

@@ -169,7 +169,7 @@ def assert_same_list(pair: Pair, job: Job, ranking: JobResult) -> None:
             assert tied
 
 
-@CHECKED
+@settings(CHECKED, max_examples=8)
 @given(
     named=st.lists(st.integers(0, 45), max_size=46, unique=True),
     seed=st.integers(0, 2**32),
