@@ -215,6 +215,8 @@ def main() -> None:
     options.add_argument("--key", help="an API key that may erase users")
     options.add_argument("--port", type=int, default=8080)
     given = options.parse_args()
+    if not (CLIENT / "index.js").is_file():
+        options.error(f"the page's client is not built: run `npm ci && npm run build` in {CLIENT.parent}")
     # The page has the last good list itself, so that it is shown even where this backend is away.
     with Client(given.service, api_key=given.key, kept_lists=0) as client:
         server = serve(client, given.port)
