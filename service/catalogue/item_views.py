@@ -90,7 +90,7 @@ class ItemViews:
         except StoreUnavailable:
             record, warnings = self._live.records.get(item_id), [_AWAY]
         served = self._served()
-        if record is None and item_id not in served.vocabulary.item_index:
+        if record is None and (item_id not in served.vocabulary.item_index or _gone(item_id, served)):
             raise NotFound("no item with this id is stored or in the catalogue")
         stored = None if record is None else dict(record.fields)
         return {**_view(item_id, record, served), "stored": stored, "warnings": warnings}
@@ -123,7 +123,9 @@ class ItemViews:
             if len(views) == limit:
                 return _page(views, [_CURSOR_FORMAT, None, item, served.version])
             item_id = ids[item]
-            if item_id and item_id not in self._live.records and (not listed or _listed(item_id, None, served)):
+            if not item_id or item_id in self._live.records or _gone(item_id, served):
+                continue
+            if not listed or _listed(item_id, None, served):
                 views.append(_view(item_id, None, served))
         return _page(views, [_CURSOR_FORMAT, None, end, served.version] if end < len(ids) else None)
 
@@ -140,7 +142,9 @@ class ItemViews:
         asked = query.strip()
         if asked in self._live.records or asked in served.vocabulary.item_index:
             found = [asked, *(item_id for item_id in found if item_id != asked)]
-        views = [_view(item_id, self._live.records.get(item_id), served) for item_id in found]
+        records = self._live.records
+        found = [item_id for item_id in found if item_id in records or not _gone(item_id, served)]
+        views = [_view(item_id, records.get(item_id), served) for item_id in found]
         return _page([view for view in views if view["listed"] or not listed][:limit], None)
 
     async def changes(self, item_id: str | None, limit: int) -> list[dict[str, Any]]:
@@ -205,6 +209,17 @@ def _view(item_id: str, record: StoredItem | None, served: Served) -> dict[str, 
         "listed": _listed(item_id, record, served),
         "placed_by": None if index is None else served.placed_by.get(index, "export"),
     }
+
+
+def _gone(item_id: str, served: Served) -> bool:
+    """Whether an item of which nothing is stored is only what is left of one that was deleted.
+
+    It keeps its index in the catalogue for as long as the process runs, without fields, and no list has it.
+    """
+    index = served.vocabulary.item_index.get(item_id)
+    if index is None or index not in served.placed_by or shown_fields(served.catalogue.items[index]):
+        return False
+    return not _listed(item_id, None, served)
 
 
 def shown_fields(item: CatalogueItem) -> dict[str, Any]:

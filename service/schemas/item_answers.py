@@ -90,4 +90,5 @@ class ItemLogAnswer(Answer):
     """Who changed which item, newest first."""
 
     entries: list[ItemLogEntry]
+    fault: str | None = Field(description="Why there are none: Redis cannot be used; null if it can.")
     request_id: str

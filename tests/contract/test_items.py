@@ -280,7 +280,8 @@ async def test_without_redis_nothing_is_changed_and_reads_say_what_they_know() -
         shown = await get(service, "1")
         assert shown["item"]["title"] == "Title 1" and "Redis cannot be used" in shown["warnings"][0]
         assert len((await service.client.get("/items?q=title")).json()["items"]) == 40
-        assert (await service.client.get("/ops/items/changes")).status_code == 503
+        changes = (await service.client.get("/ops/items/changes")).json()
+        assert changes["entries"] == [] and "Redis cannot be used" in changes["fault"]
 
 
 @asynchronous
@@ -326,3 +327,12 @@ async def test_stored_items_reach_the_lists_of_every_replica(valkey: Valkey, ran
             assert shown["disabled"] and not shown["listed"]
         # Without its record an exported item is as it was exported.
         assert (await get(one, "i7"))["item"].get("title") != "Renamed"
+        assert (await other.client.delete("/items/fresh")).status_code == 200
+        for service in (one, other):
+
+            async def away(service: Service = service) -> bool:
+                return (await service.client.get("/items/fresh")).status_code == 404
+
+            await eventually(away, within_s=10.0)
+            assert not (await service.client.get("/items?q=A new one")).json()["items"]
+            assert "fresh" not in str((await service.client.get("/items?limit=200")).json())

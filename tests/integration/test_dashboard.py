@@ -14,7 +14,7 @@ from deploy.prometheus import rules
 from loadtests.harness.prometheus import installed, prometheus, scaled
 from loadtests.harness.valkey import TcpValkey
 from service.guard.error_budgets import BudgetSettings
-from tests.support.processes import PATIENT, Serve, items_of, post, recommend, serve
+from tests.support.processes import OPS, PATIENT, Serve, items_of, post, recommend, serve
 
 pytestmark = pytest.mark.skipif(not installed(), reason="prometheus is not installed (Debian: prometheus)")
 
@@ -22,11 +22,14 @@ pytestmark = pytest.mark.skipif(not installed(), reason="prometheus is not insta
 SCALE = 120.0
 BOARD = json.loads((Path(dashboard.__file__).parent / "dashboards" / "gpt4rec.json").read_text(encoding="utf-8"))
 # Counters of what the test does not provoke.
-_SILENT = ("gpt4rec_model_reload", "gpt4rec_rate_checks")
+_SILENT = ("gpt4rec_model_reload", "gpt4rec_rate_checks", "gpt4rec_deprecated_uses")
 # Figures of other processes, of whole hours and of experiments. `test_dashboard_file` compares their names and labels
 # with the code.
 _ELSEWHERE = ("intake", "sink", "outcomes", "loop")
-_NOT_HERE = tuple(f"gpt4rec_{name}" for name in (*_ELSEWHERE, "drift", "watch", "experiment", "shadow"))
+# The artefact of the test has no order model.
+_NOT_HERE = tuple(
+    f"gpt4rec_{name}" for name in (*_ELSEWHERE, "drift", "watch", "experiment", "shadow", "ordered_lists")
+)
 QUERIES = [
     (f"{panel['title']}: {target['legendFormat']}", target["expr"])
     for panel in BOARD["panels"]
@@ -62,6 +65,9 @@ def _use(service: Serve, items: list[str], round_: int) -> None:
     post(service, user, items[round_ % len(items)], start_ms=1_700_000_000_000 + round_ * 60_000)
     recommend(service, user_id=user)
     recommend(service, user_id=user, budget_ms=0.1 + round_ % 2)
+    pin = {"name": "dear", "kind": "pin", "item": items[-1], "position": 1}
+    recommend(service, user_id=user, rules=[pin])
+    service.client.put(f"/items/new-{round_}", headers=OPS, json={"title": "New", "like": [items[0]]})
 
 
 def _filled(expr: str) -> str:

@@ -19,10 +19,12 @@ from service.api.openapi import answers, takes
 from service.api.request import admitted, counted, reply, runtime, secret_of
 from service.api.runtime import Runtime
 from service.catalogue.shop_items import Change, Op
+from service.common.errors import StoreUnavailable
 from service.schemas import item_answers as out
 from service.schemas.items import ItemRequest, read_line
 from service.schemas.requests import parse
 from service.schemas.values import Id
+from service.store.redis_causes import meaning
 
 # What a plain word at the end of a path names; see the routes of frontends.
 OF_AN_ITEM = ("similar", "together", "disable", "enable")
@@ -106,10 +108,17 @@ async def list_changes(
     item_id: Annotated[Id | None, Query(description="Only changes of this item.")] = None,
     limit: Annotated[int, Query(ge=1, le=1000, description="Most entries.")] = 100,
 ) -> Response:
-    """Lists who changed which item, and how, newest first: of the last 10,000 changes of all items."""
+    """Lists who changed which item, and how, newest first: of the last 10,000 changes of all items.
+
+    While Redis is unavailable there are none, and `fault` says why.
+    """
     service = runtime(request)
     service.access.ops(secret_of(request))
-    return reply(request, {"entries": await service.space.items.views.changes(item_id, limit)})
+    try:
+        entries, fault = await service.space.items.views.changes(item_id, limit), None
+    except StoreUnavailable as error:
+        entries, fault = [], f"Redis cannot be used ({meaning(error.cause)})"
+    return reply(request, {"entries": entries, "fault": fault})
 
 
 @router.post(

@@ -261,7 +261,7 @@ def test_categories_keep_their_levels(tmp_path: Path, name: str, category: str, 
 
 def test_a_feed_keeps_the_levels_of_its_paths(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("user_id,item_id\nu,a\n")
-    (tmp_path / "feed.tsv").write_text("id\ttitle\tproduct_type\tlink\na\tAy\tHome &gt; Kitchen\tx\n")
+    (tmp_path / "feed.tsv").write_text("id\ttitle\tproduct_type\tgtin\na\tAy\tHome &gt; Kitchen\tx\n")
     request = ImportRequest(
         str(tmp_path / "log.csv"),
         Format.CSV,
@@ -270,7 +270,7 @@ def test_a_feed_keeps_the_levels_of_its_paths(tmp_path: Path) -> None:
     )
     data = import_dataset(request, now_ms=NOW)
     assert data.items["category"].to_list() == [["Home", "Kitchen"]]
-    assert "columns of feed.tsv that are not used: link" in _notes(data)
+    assert "columns of feed.tsv that are not used: gtin" in _notes(data)
 
 
 def test_a_path_goes_before_its_last_name(tmp_path: Path) -> None:
@@ -281,10 +281,10 @@ def test_a_path_goes_before_its_last_name(tmp_path: Path) -> None:
 
 
 def test_columns_and_mappings_that_nothing_uses_are_said(tmp_path: Path) -> None:
-    feed = "item_id,title,availability,image_link\na,Ay,in stock,x\n"
+    feed = "item_id,title,colour,gtin\na,Ay,red,x\n"
     data = _import(tmp_path, "user_id,item_id,page\nu,a,home\n", items=feed)
     assert "columns that are not used: page" in _notes(data)
-    assert "columns of the item table that are not used: availability, image_link" in _notes(data)
+    assert "columns of the item table that are not used: colour, gtin" in _notes(data)
     assert "the mapping of brand is not used: there is no --items" in _notes(
         _import(tmp_path, "user_id,item_id\nu,a\n", "brand=maker")
     )
