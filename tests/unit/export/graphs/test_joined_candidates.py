@@ -161,11 +161,11 @@ def test_stock_and_new_items_are_candidates_as_soon_as_the_trie_has_them(folder:
         assert int(before[1].items[0]) not in after.items
     assert first in listed(engine, asked[0])[0].items
     drawn = listed(engine, *(requesting(one, decoding=COLD) for one in asked))
-    # The new item is worth what its favourite is, so their order is one of chance.
+    # The new item is worth what its favourite is, so their order is cold of chance.
     alike = {first, favourite}
-    for one, other in zip(drawn, listed(engine, *asked), strict=True):
-        assert set(one.items.tolist()) == set(other.items.tolist())
-        assert [i for i in one.items.tolist() if i not in alike] == [i for i in other.items.tolist() if i not in alike]
+    for cold, other in zip(drawn, listed(engine, *asked), strict=True):
+        assert set(cold.items.tolist()) == set(other.items.tolist())
+        assert [i for i in cold.items.tolist() if i not in alike] == [i for i in other.items.tolist() if i not in alike]
     engine.set_joined_candidates(False)
     assert listed(engine, *asked)
 
