@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
+import numpy as np
 import orjson
 
 from service.artifact.array_types import BoolArray
@@ -166,7 +167,7 @@ class ItemViews:
             warnings.unless_empty(
                 "the catalogue does not have these items of `like`", (i for i in like if i not in index)
             )
-            if change.op == "put" and not _has_a_place(change.fields, served):
+            if change.op == "put" and not _has_a_place(change.fields, served, self._live.records):
                 warnings.texts.append(
                     "nothing known places this item, so no list has it: name items of the catalogue in `like`, or give "
                     "a known category, a title or a text"
@@ -176,17 +177,31 @@ class ItemViews:
         return warnings.texts
 
 
-def _has_a_place(fields: Mapping[str, Any], served: Served) -> bool:
+def _has_a_place(fields: Mapping[str, Any], served: Served, records: Mapping[str, StoredItem]) -> bool:
     known = any(item_id in served.vocabulary.item_index for item_id in fields.get("like") or ())
     return (
         known
-        or any(fields.get(name) for name in ("vector", "text", "title"))
+        or any(fields.get(name) for name in ("text", "title"))
         or any(
             served.catalogue.has_value("category", step)
             for value in fields.get("category") or ()
             for step in (steps_of(value) if isinstance(value, str) else value)
         )
+        or _fits(fields.get("vector") or (), served, records)
     )
+
+
+def _fits(vector: Sequence[float], served: Served, records: Mapping[str, StoredItem]) -> bool:
+    """Whether an exported item has a stored vector that a vector is like, as `service.catalogue.placing` compares."""
+    if not any(vector):
+        return False
+    index, asked = served.vocabulary.item_index, np.asarray(vector, np.float64)
+    for record in islice(records.values(), _LOOKED_AT_MAX):
+        stored, item = record.fields.get("vector") or (), index.get(record.item_id)
+        exported = item is not None and item not in served.placed_by
+        if exported and len(stored) == len(vector) and float(asked @ np.asarray(stored, np.float64)) > 0.0:
+            return True
+    return len(records) > _LOOKED_AT_MAX  # others may be like it: no warning that may be wrong
 
 
 def _listed(item_id: str, record: StoredItem | None, served: Served) -> bool:

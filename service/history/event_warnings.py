@@ -11,12 +11,13 @@ from service.lifecycle.served_model import ServedModel
 from service.schemas.requests import InlineEvent
 
 
-def event_warnings(events: Sequence[InlineEvent], model: ServedModel) -> Warnings:
+def event_warnings(events: Sequence[InlineEvent], model: ServedModel, *, given_in: str = "items of events") -> Warnings:
     """Returns the warnings about the events that a request brings along.
 
     Args:
         events: The events of the request.
         model: The model that answers.
+        given_in: What the caller calls their items.
     """
     warnings = Warnings()
     if events:
@@ -25,7 +26,7 @@ def event_warnings(events: Sequence[InlineEvent], model: ServedModel) -> Warning
         signals = (event.type for event in events if not is_history_event(event.type, event.item_id))
         warnings.unless_empty("no list is made from events of these types", signals)
         items = (event.item_id for event in events if not model.known(event.item_id))
-        warnings.unless_empty("the catalogue does not have these items of events", items)
+        warnings.unless_empty(f"the catalogue does not have these {given_in}", items)
     return warnings
 
 

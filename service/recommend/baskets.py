@@ -25,6 +25,12 @@ _OF_EACH = 5
 _TYPE = "cart"
 
 
+class _OfBasket(RecommendRequest):
+    """A request whose events are the basket."""
+
+    EVENTS_ARE = "items of the basket"
+
+
 class Baskets:
     """Answers requests about baskets."""
 
@@ -52,7 +58,7 @@ class Baskets:
         model = self._arms.place(subject, None).model
         found = _companions(request, model)
         ids = model.catalogue.item_ids
-        asked = RecommendRequest.model_validate(
+        asked: RecommendRequest = _OfBasket.model_validate(
             {
                 **request.model_dump(exclude={"items", "exclude"}),
                 "events": [InlineEvent(item_id=item, type=_TYPE, timestamp=None) for item in request.items],

@@ -18,7 +18,7 @@ def list_warnings(request: RecommendRequest, model: ServedModel) -> Warnings:
         request: The validated body.
         model: The model that answers.
     """
-    warnings = event_warnings(request.events, model)
+    warnings = event_warnings(request.events, model, given_in=request.EVENTS_ARE)
     filter_warnings(warnings, request, model)
     vocabulary = model.vocabulary.context
     if request.features:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -21,12 +21,12 @@ from service.artifact.filter_conditions import Filters
 from service.artifact.noise import id_hashes
 from service.artifact.popularity import Popularity
 from service.engine.interface import CatalogueView
+from service.rules.answers import Answers
 from service.rules.ruling import Ruling
 from service.rules.spec import Apart, AtMost, Boost, Pin
 
-# Questions, and items of each, that are remembered; callers choose the questions of their requests.
-_QUESTIONS_MAX = 64
-_ITEMS_MAX = 16_384
+# Bytes of the answers that are remembered of one catalogue, over all questions: callers choose those of their requests.
+_REMEMBERED_MAX = 32 << 20
 
 
 class Mark(NamedTuple):
@@ -69,34 +69,19 @@ class Items:
 
     def marks(self, ruling: Ruling, items: Sequence[int]) -> list[Mark]:
         """Returns what each item is to the rules."""
-        known = self._answers(ruling.key, items, lambda some: self._marks(ruling, some))
+        known = self._remembered.of(ruling.key, items, lambda some: self._marks(ruling, some))
         return [known[item] for item in items]
 
     def facets(self, items: Sequence[int]) -> list[tuple[tuple[str, str], ...]]:
         """Returns the values of all facets of each item, with their names."""
-        values = self._answers("facets", items, lambda some: [self._facets(item) for item in some])
+        values = self._remembered.of("facets", items, lambda some: [self._facets(item) for item in some])
         return [values[item] for item in items]
 
     def hashes(self, items: Sequence[int]) -> IntArray:
         """Returns [n] the hashes of items, from which the noise of sampled lists follows."""
         ids = self.catalogue.item_ids
-        known = self._answers("hashes", items, lambda some: id_hashes(Texts.of([ids[i] for i in some])).tolist())
+        known = self._remembered.of("hashes", items, lambda some: id_hashes(Texts.of([ids[i] for i in some])).tolist())
         return np.array([known[item] for item in items], np.int64)
-
-    def _answers(self, key: str, items: Sequence[int], ask: Callable[[list[int]], Iterable[Any]]) -> Mapping[int, Any]:
-        """The answer for each of the items; those that are not remembered are asked for together."""
-        known = self._remembered.get(key)
-        if known is None:
-            if len(self._remembered) >= _QUESTIONS_MAX:
-                self._remembered.clear()
-            known = self._remembered.setdefault(key, {})
-        unknown = [item for item in items if item not in known]
-        if unknown:
-            if len(known) >= _ITEMS_MAX:
-                known, unknown = {}, list(items)
-                self._remembered[key] = known
-            known.update(zip(unknown, ask(unknown), strict=True))
-        return known
 
     def _marks(self, ruling: Ruling, items: list[int]) -> list[Mark]:
         marks = [_Marking() for _ in items]
@@ -154,10 +139,10 @@ class Items:
 
 
 _LOCK = threading.Lock()  # shadows have a thread of their own
-_OF_CATALOGUE: WeakKeyDictionary[CatalogueView, dict[str, dict[int, Any]]] = WeakKeyDictionary()
+_OF_CATALOGUE: WeakKeyDictionary[CatalogueView, Answers] = WeakKeyDictionary()
 
 
-def _remembered(catalogue: CatalogueView) -> dict[str, dict[int, Any]]:
+def _remembered(catalogue: CatalogueView) -> Answers:
     """The answers of a catalogue; they are forgotten with it."""
     with _LOCK:
-        return _OF_CATALOGUE.setdefault(catalogue, {})
+        return _OF_CATALOGUE.setdefault(catalogue, Answers(_REMEMBERED_MAX))

@@ -15,24 +15,25 @@ laminar family, those that can be completed to k items which keep all limits are
 bases of a generalised matroid; Frank and Tardos, 1988), so the same argument holds if a choice is made among items
 that leave the list completable. Over a laminar family that is a count: with need(S) = max(low(S) − chosen in S, Σ need
 of the sets directly inside S), a choice is completable if for every S chosen + need of the sets inside is at most
-high(S), and need of all sets is at most the free positions. `LowerLimits.starved` makes exactly these comparisons. The
+high(S), and need of all sets is at most the free positions. `LowerLimits.breaks` makes exactly these comparisons. The
 positions behind the window have no limits. Pinned items count from the start, which only lowers limits (contraction).
 
 Where sets overlap, windows differ beside lower limits, or items must stay apart, the same comparisons are necessary but
 not sufficient: the choice is then best effort. A candidate that breaks something has a mask of the limits it breaks,
 and the smallest mask is taken, so the rule of highest precedence is the last to give way. k items come in any case.
+Work on what is best effort is bounded, and work on what is guaranteed is never cut (`service.rules.lower_limits`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from service.artifact.array_types import Float64Array, IntArray
-from service.rules.lower_limits import LowerLimits
+from service.rules.lower_limits import LowerLimits, Work
 from service.rules.problem import Problem
 
 
@@ -86,7 +87,7 @@ def select(problem: Problem, k: int, gain: Gain | None = None, more: More = lamb
         if chosen < 0 and (chosen := run.pulled_up()) < 0:
             break
         run.place(chosen, position, mask)
-    return Selection(run.places, run.passed_over, run.broken)
+    return Selection(run.places, run.passed_over(), run.broken)
 
 
 class _Run:
@@ -95,17 +96,25 @@ class _Run:
     def __init__(self, problem: Problem, k: int, gain: Gain | None) -> None:
         self.k = k
         self.places: list[int] = []
-        self.passed_over: dict[int, int] = {}
         self.broken = 0
+        self._passed = np.zeros(0, np.int64)
+        self._work = Work()
         self.enlarge(problem, gain)
+
+    def passed_over(self) -> dict[int, int]:
+        """Returns the limits that kept each candidate from a position, as a mask."""
+        passed = np.flatnonzero(self._passed)
+        return dict(zip(passed.tolist(), self._passed[passed].tolist(), strict=True))
 
     def enlarge(self, problem: Problem, gain: Gain | None) -> None:
         """Goes on with a problem of more candidates."""
         self.problem, self._gain = problem, gain
         self._pins = {at: place for at, place in problem.pins.items() if at > len(self.places)}
-        self._counts = _Counts(problem, self.k)
-        there = {*self.places, *problem.pins.values()}
-        self._queue = [place for place in _order(problem.keys, problem.stage) if place not in there]
+        self._passed = np.pad(self._passed, (0, len(problem.keys) - len(self._passed)))
+        self._counts = _Counts(problem, self.k, self._work)
+        there = [*self.places, *problem.pins.values()]
+        order = _order(problem.keys, problem.stage)
+        self._queue = order[~np.isin(order, there)]
         for position, place in enumerate(self.places, start=1):
             self._count(place, position)
 
@@ -113,12 +122,12 @@ class _Run:
         """Returns what stands at a position, and the mask of what it breaks; −1 if no candidate is left."""
         if position in self._pins:
             return self._pins[position], 0
-        if not self._queue:
+        if not len(self._queue):
             return -1, 0
         if self._gain is not None:
-            queue = np.array(self._queue, np.int64)
-            self._queue = queue[_order(self._gain.keys()[queue], self.problem.stage[queue])].tolist()
-        return self._counts.best(self._queue, position, self.passed_over)
+            queue = self._queue
+            self._queue = queue[_order(self._gain.keys()[queue], self.problem.stage[queue])]
+        return self._counts.best(self._queue, position, self._passed)
 
     def pulled_up(self) -> int:
         """Returns the next pinned candidate, which moves up where nothing else is left; −1 if there is none."""
@@ -128,8 +137,8 @@ class _Run:
         """Puts a candidate at a position."""
         self.broken |= mask
         self.places.append(place)
-        if self._pins.pop(position, None) is None and place in self._queue:
-            self._queue.remove(place)
+        if self._pins.pop(position, None) is None:
+            self._queue = self._queue[self._queue != place]
         self._count(place, position)
 
     def _count(self, place: int, position: int) -> None:
@@ -139,9 +148,8 @@ class _Run:
             self._gain.placed(place)
 
 
-def _order(keys: Float64Array, stage: IntArray) -> list[int]:
-    order: list[int] = np.lexsort((-keys, stage)).tolist()
-    return order
+def _order(keys: Float64Array, stage: IntArray) -> IntArray:
+    return np.asarray(np.lexsort((-keys, stage)), np.int64)
 
 
 class _Counts:
@@ -150,7 +158,7 @@ class _Counts:
     Candidates of the same sets and groups are alike: they are of one kind, and what they break is found once.
     """
 
-    def __init__(self, problem: Problem, k: int) -> None:
+    def __init__(self, problem: Problem, k: int, work: Work) -> None:
         self._limits, self._groups = problem.limits, problem.groups
         n = len(problem.keys)
         self._of_place: list[list[int]] = [[] for _ in range(n)]
@@ -173,10 +181,7 @@ class _Counts:
                 self._kinds_of[number].append(kind)
         self._count = [0] * len(self._limits)
         self._free = [position for position in range(1, k + 1) if position not in problem.pins]
-        self._lower = LowerLimits(self._limits)
-        owns: dict[frozenset[int], int] = {}
-        own_of = [owns.setdefault(self._lower.relevant.intersection(of), len(owns)) for of, _ in kinds]
-        self._owns, self._own_of_kind = list(owns), np.array(own_of, np.int64)
+        self._lower = LowerLimits(self._limits, [of for of, _ in kinds], work)
         # What has no place left: kinds, their mask, and the last position that it is about.
         self._bars: list[tuple[IntArray, int, int]] = []
         self._barred = np.zeros(len(kinds), np.int64)
@@ -211,19 +216,20 @@ class _Counts:
         self._bars.append((kinds, bit, first))
         self._barred[kinds] |= bit
 
-    def best(self, queue: Sequence[int], position: int, passed_over: dict[int, int]) -> tuple[int, int]:
-        """Returns the first candidate of the queue that breaks least, and the mask of what it breaks."""
-        breaks = self._breaks(position)
-        head = int(breaks[self._kind[queue[0]]])
-        if not head:
-            return queue[0], 0
-        masks = breaks[self._kind[queue]]
+    def best(self, queue: IntArray, position: int, passed: IntArray) -> tuple[int, int]:
+        """Returns the first candidate of the queue that breaks least, and the mask of what it breaks.
+
+        Args:
+            queue: Candidates, the best first.
+            position: The position to fill.
+            passed: [candidates] receives the mask of what kept others from it.
+        """
+        masks = self._breaks(position)[self._kind[queue]]
         at = int(masks.argmin())
         least = int(masks[at])
         end = len(queue) if least else at
-        for place, mask in zip(queue[:end], masks[:end].tolist(), strict=True):
-            passed_over[place] = passed_over.get(place, 0) | mask
-        return queue[at], least
+        passed[queue[:end]] |= masks[:end]
+        return int(queue[at]), least
 
     def _breaks(self, position: int) -> IntArray:
         """Returns the mask of what each kind would break at a position."""
@@ -233,8 +239,5 @@ class _Counts:
             for kinds, bit, first in bars:
                 if first >= position:
                     self._bar(kinds, bit, first)
-        starved = self._lower.at(self._count, self._free, position)
-        if starved is None:
-            return self._barred
-        of_own = np.array([starved.of(own) for own in self._owns], np.int64)
-        return np.asarray(self._barred | of_own[self._own_of_kind])
+        starved = self._lower.breaks(self._count, self._free, position)
+        return self._barred if starved is None else np.asarray(self._barred | starved)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -86,6 +86,9 @@ _NOT_WITH_CURSOR = frozenset(
 
 class RecommendRequest(Body):
     """Asks for a list of items. At least one of `user_id`, `session_id`, `events` and `cursor` must be given."""
+
+    # What warnings call the items of `events`.
+    EVENTS_ARE: ClassVar[str] = "items of events"
 
     model_config = _any_of(*_SUBJECT_IDS, {"events": {"type": "array", "minItems": 1}}, {"cursor": _TEXT})
 

@@ -76,6 +76,8 @@ async def test_a_named_origin_may_call_the_api_and_read_its_errors_but_not_ops()
         assert answer.status_code == status
         assert answer.headers["access-control-allow-origin"] == ORIGIN
         assert "access-control-allow-credentials" not in answer.headers
+        exposed = answer.headers["access-control-expose-headers"].split(", ")
+        assert {"Deprecation", "Sunset", "Link"} <= set(exposed), "what a deprecated use is told, a page can read"
     for answer in (preflight, good, bad):
         assert "x-request-id" in answer.headers
     for answer in (foreign, *own):

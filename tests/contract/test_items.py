@@ -336,3 +336,21 @@ async def test_stored_items_reach_the_lists_of_every_replica(valkey: Valkey, ran
             await eventually(away, within_s=10.0)
             assert not (await service.client.get("/items?q=A new one")).json()["items"]
             assert "fresh" not in str((await service.client.get("/items?limit=200")).json())
+
+
+@asynchronous
+async def test_a_vector_is_no_place_unless_an_exported_item_has_one_like_it(
+    valkey: Valkey, random_artifact: Path
+) -> None:
+    async with shop(valkey, "items-vector:", random_artifact) as service:
+        told = "nothing known places this item"
+        assert told in (await put(service, "n1", vector=[1.0, 0.0]))["warnings"][0]
+        await put(service, "i3", vector=[0.5, 0.5])
+
+        async def known() -> bool:
+            return "i3" in service.runtime.space.items.live.records
+
+        await eventually(known, within_s=20.0)
+        assert (await put(service, "n2", vector=[1.0, 0.0]))["warnings"] == []
+        for strange in ([1.0, 0.0, 0.0], [-1.0, 0.0], [0.0, 0.0]):
+            assert told in (await put(service, "n3", vector=strange))["warnings"][0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import socket
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ _VARYING = {
     "artifact": "/artifacts/movielens-100k",
     "pid": 1,
 }
+# A replica is called by the name of its machine.
+_REPLICA = re.compile(rf"\b{re.escape(socket.gethostname())}:[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +192,8 @@ def shortened(value: Any, name: str = "") -> Any:
         kept = list(value.items())[:_KEPT] if mapping and name in ("codes", "features") else value.items()
         # A document of a service without the playground must not name it.
         return {key: shortened(one, key) for key, one in kept if (name, key) != ("links", "playground")}
+    if isinstance(value, str):
+        return _REPLICA.sub("shop-1:7", value)
     return round(value, 4) if isinstance(value, float) else value
 
 
