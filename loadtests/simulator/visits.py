@@ -138,7 +138,8 @@ class Visitors:
     def _one(self, client: Client, user: int, phase: int) -> Seen:
         world = self._people.world
         name, number = world.user_ids[user], int(self._people.visits[user])
-        answer = client.post("/recommend", {"user_id": name, "k": self._k})
+        # Visits are minutes apart here and days apart in the life that they stand for, so each has a list of its own.
+        answer = client.post("/recommend", {"user_id": name, "k": self._k, "seed": "fresh"})
         listed = [item["item_id"] for item in answer["items"]]
         visit = self._people.visit(user, world.indices(listed), phase)
         clicked = [item for item, click in zip(listed, visit.clicked.tolist(), strict=True) if click]

@@ -1,4 +1,9 @@
-"""The drawn lists of a log, with what they were drawn from and what they earned: what off-policy estimates read."""
+"""The drawn lists of a log, with what they were drawn from and what they earned: what off-policy estimates read.
+
+The unit is a list at its first showing, whether it was drawn or not. A list stays the same until something happens, so
+one that earns nothing is shown again more often than one that is clicked: a mean over showings is not that over lists.
+What a list earns at a later showing counts nowhere.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +27,12 @@ from service.engine.decoding import Decoding
 NO_LAW, NO_CANDIDATES, REORDERED, SHARED_SEED, OTHER_LAW = (
     "no_law", "no_candidates", "reordered", "shared_seed", "other_law",
 )  # fmt: skip
-# Why one need not be: it is the same draw as an earlier list.
+# Why a list, drawn or not, need not be: it is an earlier list, shown again.
 SHOWN_AGAIN = "shown_again"
+_HOUR_MS = 3_600_000
 _COLUMNS = (
     "scores", "log_propensities", "drawn", "set_log_propensity", "strategy", "parameters", "segment", "model_version",
-    "filter", "excluded", "seed", "scene", "k", "candidates", "candidate_scores",
+    "filter", "excluded", "seed", "history_version", "scene", "k", "candidates", "candidate_scores",
     "first_rank", "asked",
 )  # fmt: skip
 # The graph computes propensities in float32.
@@ -73,10 +79,11 @@ class Sample:
 
     Attributes:
         lists: Drawn lists that can be used.
-        made_by_model: Every list that a model made: `segment`, `owner` (number), `decoding`, `earned`.
+        made_by_model: Every list that a model made, once: `segment`, `owner` (number), `decoding`, `earned`.
         subjects: Number of subjects.
         share: Share of the subjects that is in the sample.
-        left_out: Drawn lists that cannot be used, by segment and reason.
+        left_out: Lists that are left out, by segment and reason: drawn ones that cannot be used, and showings after the
+            first of any list.
     """
 
     lists: list[LoggedList] = field(default_factory=list)
@@ -116,58 +123,92 @@ def read_sample(span: LogRange, reward: Reward, *, lists_max: int, made: bool = 
     """
     sample = Sample(share=min(1.0, lists_max / max(1, _drawn(span))))
     numbers: dict[str, int] = {}
-    tables = [sample.made_by_model]
+    tables: list[pl.DataFrame] = []
     drawn: list[_Drawn] = []
+    rows = 0
     for part in attributed(span, _COLUMNS):
         histories = Histories(part.outcomes) if span.histories else None
         kept = _of_model(genuine(part, made=made), sample.share)
         positions = by_position(kept.outcomes)
         earned = _earned(by_list(kept.lists, positions), positions, reward)
-        for row in earned.iter_rows(named=True):
+        for place, row in enumerate(earned.iter_rows(named=True), start=rows):
             number = numbers.setdefault(row["owner"], len(numbers))
             # A list for nobody was made from the events of its request, which are not logged.
             known = histories if row["subject"] else None
             history = None if known is None else known.before(row["subject"], row["time_ms"])
             found = _logged(row, number, history)
-            if isinstance(found, LoggedList):
-                drawn.append(_Drawn(found, row["seed"], bool(row["subject"])))
-            elif found is not None:
-                sample.left_out[row["segment"], found] += 1
+            if found is not None:
+                drawn.append(_Drawn(found, place, row["segment"], row["seed"], number if row["subject"] else _NOBODY))
         tables.append(_summary(earned, numbers, reward))
-    sample.lists = _independent(drawn, sample.left_out)
-    sample.made_by_model, sample.subjects = pl.concat(tables), len(numbers)
+        rows += len(earned)
+    sample.subjects = len(numbers)
+    if tables:
+        first = _first_showings(pl.concat(tables), sample.left_out)
+        sample.made_by_model = first.select(sample.made_by_model.columns)
+        shown = set(first["row"])
+        sample.lists = _independent([one for one in drawn if one.row in shown], sample.left_out)
     return sample
+
+
+# In place of the number of an owner, for a list that was made for no user or session.
+_NOBODY = -1
 
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """A drawn list, its seed, and whether it was made for a user or session."""
+    """A drawn list or why it cannot be used, its row among all lists, its segment and seed, and whose it is."""
 
-    logged: LoggedList
+    found: LoggedList | str
+    row: int
+    segment: str
     seed: str | None
-    named: bool
+    owner: int
+
+
+def _unit() -> pl.Expr:
+    """What showings of one list have in common, as a hash.
+
+    Lists of one owner and seed are one draw, of the items or of whether the list explores. Where nothing was drawn
+    there is no seed: then it is what a seed follows from by default (`service/recommend/list_seed.py`), because drawn
+    and other lists must be counted alike. A list for nobody without a seed is one by itself.
+    """
+    owner = pl.when(pl.col("subject") == "").then(pl.lit("")).otherwise("owner")
+    hour = (pl.col("time_ms") // _HOUR_MS).cast(pl.String)
+    stable = (pl.col("subject") != "") & (pl.col("drawn").fill_null(0) == 0)
+    return pl.coalesce(
+        pl.concat_str(pl.lit("seed"), owner, "seed", separator="\x00"),
+        pl.when(stable).then(pl.concat_str(pl.lit("question"), owner, "history_version", hour, separator="\x00")),
+        pl.concat_str(pl.lit("list"), "list_id", separator="\x00"),
+    ).hash(seed=3)
+
+
+def _first_showings(lists: pl.DataFrame, left_out: Counter[tuple[str, str]]) -> pl.DataFrame:
+    """The first row of each unit, with `row`: its number among all; the other showings are counted as left out."""
+    every = lists.with_row_index("row").sort("time_ms", maintain_order=True)
+    first = every.unique("unit", keep="first", maintain_order=True)
+    for segment, count in every.join(first, on="row", how="anti").group_by("segment").len().iter_rows():
+        left_out[segment, SHOWN_AGAIN] += count
+    return first.sort("row")
 
 
 def _independent(drawn: Sequence[_Drawn], left_out: Counter[tuple[str, str]]) -> list[LoggedList]:
-    """The lists that were drawn independently; the others are counted as left out.
+    """The lists that can be used and were drawn independently, by time; the others are counted as left out.
 
-    A list is shown again until something happens, so bad draws are shown more often than good ones: of the lists of
-    one seed the first counts. A seed that a caller gave to several users says nothing of either.
+    A seed that a caller gave to several users says nothing of any of them.
     """
     owners: dict[str, set[int]] = {}
     for one in drawn:
-        if one.seed is not None and one.named:
-            owners.setdefault(one.seed, set()).add(one.logged.owner)
-    kept, seen = list[LoggedList](), set[str]()
-    for one in sorted(drawn, key=lambda one: one.logged.request["time_ms"]):
-        shared = one.seed is not None and len(owners.get(one.seed, ())) > 1
-        if one.seed is not None and (shared or one.seed in seen):
-            left_out[one.logged.segment, SHARED_SEED if shared else SHOWN_AGAIN] += 1
-            continue
-        kept.append(one.logged)
         if one.seed is not None:
-            seen.add(one.seed)
-    return kept
+            owners.setdefault(one.seed, set()).add(one.owner)
+    kept = list[LoggedList]()
+    for one in drawn:
+        if isinstance(one.found, str):
+            left_out[one.segment, one.found] += 1
+        elif one.seed is not None and len(owners[one.seed]) > 1:
+            left_out[one.segment, SHARED_SEED] += 1
+        else:
+            kept.append(one.found)
+    return sorted(kept, key=lambda one: one.request["time_ms"])
 
 
 def _drawn(span: LogRange) -> int:
@@ -191,6 +232,7 @@ def _earned(lists: pl.DataFrame, positions: pl.DataFrame, reward: Reward) -> pl.
 
 
 def _summary(lists: pl.DataFrame, numbers: Mapping[str, int], reward: Reward) -> pl.DataFrame:
+    """The columns of `Sample.made_by_model`, `time_ms`, and `unit`."""
     kinds = lists.select("strategy", "parameters").unique()
     names = pl.Series([name_of(decoding_of(row)) for row in kinds.iter_rows(named=True)], dtype=pl.String)
     named = lists.join(
@@ -201,7 +243,7 @@ def _summary(lists: pl.DataFrame, numbers: Mapping[str, int], reward: Reward) ->
         maintain_order="left",
     )
     owner = pl.Series([numbers[one] for one in lists["owner"]], dtype=pl.Int64)
-    return named.select("segment", owner=owner, decoding="decoding", earned=pl.col(reward))
+    return named.select("segment", "time_ms", owner=owner, decoding="decoding", earned=pl.col(reward), unit=_unit())
 
 
 def decoding_of(row: Mapping[str, Any]) -> Decoding:

@@ -61,7 +61,8 @@ class Exposure(TypedDict):
         filter: Filter of the request.
         excluded: Number of items that were left out.
         history_version: Version of the log that the list was made from.
-        seed: Seed of the draw; None where nothing was drawn.
+        seed: Seed of the draw, be it of the items or of whether the list explores; None where neither was drawn. Lists
+            of one subject and seed are one list, shown again. Null on later pages that have no drawn item.
         first_rank: Position of the first item in the list that its pages are parts of; 1 for a list from its beginning.
         asked: Number of items that the request named to be ranked; None for a choice from the catalogue.
     """

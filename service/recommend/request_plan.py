@@ -72,7 +72,8 @@ class Plan:
         history: The history to answer from: the profile's own, or one with the events of the request merged in.
         segment: Name of the user's segment.
         decoding: How a list is decoded at full width.
-        explored: Whether that is the exploration of the segment.
+        may_explore: Whether chance decided if it is the exploration of the segment.
+        explored: Whether it is.
         ordered: Whether the order model of the artefact, if it has one, may put the list into order.
         placement: The arms of the subject, and the model and policies that follow from them.
         filtered: The filter of the request.
@@ -96,6 +97,7 @@ class Plan:
     history: History
     segment: str
     decoding: Decoding
+    may_explore: bool
     explored: bool
     ordered: bool
     placement: Placement
@@ -240,7 +242,8 @@ def make_plan(
     exclude_seen = profile.model.excludes_seen(request.exclude_seen)
     segment = _segment(request, profile, history, placement.policies, now_ms)
     seed = list_seed(request, context, subject, profile.record.version, now_ms)
-    explored = _explores(segment, request, seed)
+    may_explore = _may_explore(segment, request)
+    explored = may_explore and _explores(segment, seed)
     decoding = _decoding(request, segment, explored=explored)
     limits = Constraints(filtered.allowed, _excluded(request, profile, exclude_seen))
     named = None if request.candidates is None else named_items(request.candidates, profile.model, limits)
@@ -255,6 +258,7 @@ def make_plan(
         history=history,
         segment=segment.name,
         decoding=decoding,
+        may_explore=may_explore,
         explored=explored,
         ordered=named is None and _is_ordered(segment, decoding, explored=explored),
         placement=placement,
@@ -308,14 +312,14 @@ def _segment(request: RecommendRequest, profile: Profile, history: History, poli
     return policies.choose(facts_of(history, profile.model).at(history.last_ms, now_ms))
 
 
-def _explores(segment: Segment, request: RecommendRequest, seed: int) -> bool:
-    """Whether the list is among the exploration share of the segment; the same for the same seed.
+def _may_explore(segment: Segment, request: RecommendRequest) -> bool:
+    """Whether chance decides if the list explores; a request that says how to decode is not asked."""
+    return segment.explore is not None and request.decoding is None and request.candidates is None
 
-    A request that says how to decode is not asked.
-    """
-    if segment.explore is None or request.decoding is not None or request.candidates is not None:
-        return False
-    return within_share(segment.explore.share, f"explore {segment.name}", str(seed))
+
+def _explores(segment: Segment, seed: int) -> bool:
+    """Whether the list is among the exploration share of the segment; the same for the same seed."""
+    return segment.explore is not None and within_share(segment.explore.share, f"explore {segment.name}", str(seed))
 
 
 def _decoding(request: RecommendRequest, segment: Segment, *, explored: bool) -> Decoding:

@@ -63,7 +63,8 @@ def entry_of(plan: Plan, subject: Subject | None, made: Made, answer: Mapping[st
         "filter": request.filter,
         "excluded": len(plan.limits.excluded),
         "history_version": plan.profile.record.version,
-        "seed": plan.seed if sampled else None,
+        # A list that might have explored is told from others by its seed as well.
+        "seed": plan.seed if sampled or (plan.may_explore and strategy is not None) else None,
         "first_rank": 1,
         "asked": None if plan.ranked is None else len(plan.ranked),
     }

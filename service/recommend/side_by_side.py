@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from service.common.request_context import RequestContext
+from service.recommend.list_seed import seed_of
 from service.recommend.recommender import Recommender
 from service.schemas.playground_requests import Beside
 from service.schemas.requests import RecommendRequest
@@ -31,6 +32,9 @@ async def side_by_side(
     """
     if beside is None:
         return [await recommender.recommend(request, context)]
+    if request.seed is None and request.user_id is None and request.session_id is None:
+        # The noise of both is the same, as it is for a user, so that what differs is what was asked to differ.
+        request = request.model_copy(update={"seed": seed_of(context.request_id)})
     changes: dict[str, Any] = {}
     if beside.segment is not None:
         changes |= {"segment": beside.segment, "decoding": None}

@@ -152,7 +152,7 @@ class RecommendRequest(Body):
         None,
         description="Of a sampled list: a number from 0 to 2⁶³ − 1 makes it repeatable, and `fresh` draws it anew for "
         "each request. Without one it follows from the user, the version of the history and the hour: the same "
-        "question has the same list until something happens.",
+        "question has the same list until something happens. Without a user and a session each request draws anew.",
     )
     features: dict[Name, Feature] | None = Field(
         None,

@@ -281,6 +281,16 @@ async def test_one_request_brings_the_list_of_recommend_what_it_shows_and_one_to
 
 
 @asynchronous
+async def test_two_lists_for_nobody_are_drawn_with_one_noise() -> None:
+    async with serving(engine := Explainer(), deadline_ms=30_000.0, playground=True) as service:
+        asked = {"events": [event("1", 0)], "k": 3, "decoding": {"strategy": "temperature"}}
+        for _ in range(2):
+            await lists(service, {"request": asked, "beside": {"policy_rules": False}})
+    one, beside, later, last = (job.request.seed for job in engine.jobs)
+    assert one == beside != later == last
+
+
+@asynchronous
 async def test_a_list_that_the_model_did_not_make_comes_without_its_attention() -> None:
     async with serving(Explainer(), deadline_ms=30_000.0, playground=True) as service:
         asked = {"events": [event("1", 0)], "k": 3}

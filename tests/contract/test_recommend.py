@@ -143,6 +143,16 @@ async def test_a_fresh_list_gets_another_seed_for_every_request_id() -> None:
     assert first == again != second
 
 
+@asynchronous
+async def test_requests_without_a_user_or_session_draw_each_by_itself() -> None:
+    async with serving() as service:
+        for request_id in ("a", "b"):
+            body = {"events": [{"item_id": "3"}]}
+            await service.client.post("/recommend", json=body, headers={"X-Request-Id": request_id})
+    first, second = (job.request.seed for job in service.engine.jobs)
+    assert first != second
+
+
 # -- the rules every list keeps, on every rung
 
 

@@ -237,6 +237,9 @@ async def test_a_share_of_a_segment_explores_the_same_requests_each_time(shared_
         assert set(await strategies(decoding={"strategy": "beam"})) == {"beam"}
         entries = await what.entries("exposures")
         assert all(e["explored"] == (e["strategy"] == "temperature") for e in entries)
+        # The seed decided whether they explore, so both kinds have it; the request that named a decoding drew nothing.
+        assert all((e["seed"] is None) == (e["strategy"] == "beam") for e in entries)
+        assert len({e["seed"] for e in entries if e["strategy"] == "greedy"}) > 1
         versions = {entry["policies_version"] for entry in entries}
         assert len(versions) == 1
 

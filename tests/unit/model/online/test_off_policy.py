@@ -193,8 +193,8 @@ def test_lists_without_a_law_or_with_one_seed_are_left_out_and_counted(tmp_path:
     rows[20]["set_log_propensity"] = -1.0
     span = log_of(tmp_path, rows)
     found = judged(span, policies(all={"strategy": "temperature", "temperature": 0.8}), least_effective=100)
-    # Another list had the seed 7 by itself.
-    assert found["left_out"] == {"all: no_law": 10, "all: reordered": 1, "all: shared_seed": 10}
+    # Four users had the seed 7, on ten lists.
+    assert found["left_out"] == {"all: no_law": 10, "all: reordered": 1, "all: shared_seed": 4, "all: shown_again": 6}
     assert found["drawn"] == 630 - 21 and not found["refused"]
 
 
@@ -205,3 +205,59 @@ def test_of_a_list_that_is_shown_again_the_first_counts(tmp_path: Path) -> None:
     found = judged(span, policies(all={"strategy": "temperature", "temperature": 0.8}), least_effective=100)
     assert (found["left_out"], found["drawn"]) == ({"all: shown_again": 90}, 630)
     assert not found["refused"]  # nothing is lost: these are the same draws
+
+
+def until_clicked(folder: Path, questions: int, explored: float, **of_plain: Any) -> LogRange:
+    """A log of lists that are shown again until something is clicked; some are drawn, the others are best by score."""
+    rng, law = np.random.default_rng(3), Law(1.0)
+    rows: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
+    for question in range(questions):
+        drawn = rng.random() < explored
+        order = drawn_order(rng, law) if drawn else np.argsort(-SCORES)[:K]
+        more = {"subject": f"u:{question // 3}", "seed": str(question), "history_version": f"v{question}"}
+        for _ in range(8):
+            row = shown(len(rows), "all", order, law if drawn else None, **more | ({} if drawn else of_plain))
+            rows.append(row)
+            if got := clicks(rng, row):
+                events += got
+                break
+    log = LogFolder(folder)
+    log.write("exposures", frame_of("exposures", rows), "x")
+    log.write("events", frame_of("events", events), "x")
+    return LogRange(log)
+
+
+def test_a_policy_gains_nothing_over_itself_where_lists_are_shown_until_something_is_clicked(tmp_path: Path) -> None:
+    # All but the policy of the log, so that the lists are weighted.
+    found = judged(until_clicked(tmp_path, 1000, 1.0), policies(all={"strategy": "temperature", "temperature": 0.999}))
+    assert not found["segments"][0]["on_policy"] and found["lists"] == 1000
+    assert found["logged"]["low"] < truth(Law(1.0)) < found["logged"]["high"]
+    gain = truth(Law(0.999)) - truth(Law(1.0))
+    assert abs(gain) < 1
+    for name in ("ips", "snips", "dr"):
+        assert found["lift"][name]["low"] < gain < found["lift"][name]["high"], name
+        assert abs(found["lift"][name]["value"]) < 15, name
+
+
+# Lists that might have explored have their seed in the log; those of segments that never explore have none.
+@pytest.mark.parametrize("of_plain", [{}, {"seed": None}], ids=["seed", "question"])
+def test_drawn_lists_and_others_are_counted_alike_where_they_are_shown_until_something_is_clicked(
+    tmp_path: Path, of_plain: dict[str, Any]
+) -> None:
+    span = until_clicked(tmp_path, 1000, 0.6, **of_plain)
+    by_chance, best = truth(Law(1.0)), truth(Law(sampled=False))
+    for target, value in (({"strategy": "temperature", "temperature": 0.999}, by_chance), ({"strategy": "beam"}, best)):
+        found = judged(span, policies(all=target), least_effective=100)
+        assert found["lists"] == 1000
+        assert found["logged"]["low"] < 0.6 * by_chance + 0.4 * best < found["logged"]["high"]
+        lift = found["lift"]["dr"]
+        assert lift["low"] < value - (0.6 * by_chance + 0.4 * best) < lift["high"]
+
+
+def test_lists_for_nobody_are_each_their_own(tmp_path: Path) -> None:
+    rows = drawn_rows(700, Law(1.0), subject="", history_version="")
+    plain = [shown(i, "all", np.argsort(-SCORES)[:K], None, subject="", seed=None) for i in range(700, 900)]
+    sample = read_sample(log_of(tmp_path, rows + plain), "clicks", lists_max=1000)
+    assert (len(sample.made_by_model), len(sample.lists), sample.subjects) == (900, 700, 900)
+    assert not sample.left_out

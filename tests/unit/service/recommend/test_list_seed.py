@@ -29,11 +29,17 @@ def test_the_same_question_has_the_same_seed_until_history_or_hour_change() -> N
         seed(now_ms=11 * HOUR_MS),
         seed(subject=Subject("session", "u")),
         seed(subject=None),
+        seed(subject=None, request_id="other"),
         seed(events=[{"item_id": "1"}]),
         seed(events=[{"item_id": "1", "type": "click"}]),
         seed(events=[{"item_id": "2"}]),
     ]
     assert len({base, *others}) == 1 + len(others)
+
+
+def test_without_a_subject_each_request_draws_by_itself() -> None:
+    assert seed(subject=None, request_id="a") == seed(subject=None, request_id="a")
+    assert len({seed(subject=None, request_id=f"r{n}") for n in range(1000)}) == 1000
 
 
 def test_a_seed_of_the_caller_counts_first_and_fresh_follows_from_the_request() -> None:
