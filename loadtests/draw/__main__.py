@@ -6,6 +6,7 @@
     docs/model-card.md     from loadtests/draw/templates/model-card.md
     docs/loop-figures.md   from loadtests/draw/templates/loop-figures.md
     docs/memory-figures.md from loadtests/draw/templates/memory-figures.md
+    docs/shop-figures.md   from loadtests/draw/templates/shop-figures.md
 
 A template holds the prose of a page. `{{name}}` in it stands for the section drawn from the results file of that name,
 `{{criteria}}` for the criteria of the page, `{{limits}}` for those with a limit, `{{machine}}` for the machines and
@@ -150,7 +151,8 @@ LOOP = Document(
     loop.SUMMARY,
 )
 MEMORY = Document("memory-figures", results.MEMORY, methods.SECTIONS, lambda _: {}, {})
-DOCUMENTS = (PERFORMANCE, RELIABILITY, QUALITY, MODEL_CARD, LOOP, MEMORY)
+SHOP = Document("shop-figures", results.SHOP, {}, lambda _: {}, {})
+DOCUMENTS = (PERFORMANCE, RELIABILITY, QUALITY, MODEL_CARD, LOOP, MEMORY, SHOP)
 
 
 def read(document: Document, folder: Path = results.RESULTS) -> dict[str, Any]:
