@@ -1,4 +1,4 @@
-"""The live catalogue on two replicas under load: `python -m loadtests.shop.catalogue --artifact DIR [--record]`.
+"""The live catalogue on two replicas under load: `python -m loadtests.shop.catalogue --artifact DIR`.
 
 Two services share a Valkey that belongs to neither. A trial stores a new item at one of them and asks both to rank it
 until both do; then it disables the item at the other one, and asks until neither does. After the trials, lists are
