@@ -161,7 +161,7 @@ def test_stock_and_new_items_are_candidates_as_soon_as_the_trie_has_them(folder:
         assert int(before[1].items[0]) not in after.items
     assert first in listed(engine, asked[0])[0].items
     drawn = listed(engine, *(requesting(one, decoding=COLD) for one in asked))
-    # The new item is worth what its favourite is, so their order is cold of chance.
+    # The new item is worth what its favourite is, so their order is one of chance.
     alike = {first, favourite}
     for cold, other in zip(drawn, listed(engine, *asked), strict=True):
         assert set(cold.items.tolist()) == set(other.items.tolist())
