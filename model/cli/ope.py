@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from model.cli.failures import failures
-from model.cli.report import ClicksMax, From, LogUrl, Made, Until, Window, log_range
+from model.cli.report import ClicksMax, From, ListsMax, LogUrl, Made, Until, Window, log_range
 from service.cli.json_report import AsJson, JsonFile, check_target, to_stdout, write_report
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ def ope(
     window: Window = 30.0,
     clicks_max: ClicksMax = 60,
     made: Made = False,
-    lists_max: Annotated[
-        int, typer.Option(min=1, help="Most drawn lists; of a larger log, a part of the subjects is read.")
-    ] = 100_000,
+    lists_max: ListsMax = 100_000,
     least_effective: Annotated[
         float, typer.Option(min=2, help="Smallest effective number of subjects that an estimate may rest on.")
     ] = 200.0,

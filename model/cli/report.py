@@ -29,6 +29,9 @@ Window = Annotated[
     float,
     typer.Option(min=0, help="Minutes after a list in which an event that names no list can still belong to it."),
 ]
+ListsMax = Annotated[
+    int, typer.Option(min=1, help="Most drawn lists; of a larger log, a part of the subjects is read.")
+]
 ClicksMax = Annotated[
     int, typer.Option(min=1, help="Most clicks of one subject in a minute; faster traffic is invalid.")
 ]

@@ -13,16 +13,14 @@ import orjson
 from service.artifact.array_types import BoolArray
 from service.artifact.catalogue_item import CatalogueItem, steps_of
 from service.artifact.features import Vocabulary
-from service.artifact.popularity import Popularity
 from service.catalogue.item_fields import FIELDS
 from service.catalogue.live_items import LiveItems
-from service.catalogue.search import ItemSearch
+from service.catalogue.search import ItemSearch, Searched
 from service.catalogue.shop_items import Change
 from service.common.answer_warnings import Warnings
 from service.common.errors import StoreUnavailable
 from service.common.request_errors import InvalidRequest, NotFound
 from service.common.times import iso_of
-from service.engine.interface import CatalogueView
 from service.store.items import LOG_MAX, ItemStore, StoredItem
 
 _CURSOR_FORMAT = 1
@@ -31,18 +29,8 @@ _LOOKED_AT_MAX = 10_000
 _AWAY = "Redis cannot be used: this is what this replica last knew"
 
 
-class Served(Protocol):
+class Served(Searched, Protocol):
     """The part of `service.lifecycle.served_model.ServedModel` that the views need."""
-
-    @property
-    def version(self) -> str:
-        """The model version."""
-        ...
-
-    @property
-    def catalogue(self) -> CatalogueView:
-        """The items."""
-        ...
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -52,11 +40,6 @@ class Served(Protocol):
     @property
     def in_stock(self) -> BoolArray | None:
         """Which items may be listed; None for all."""
-        ...
-
-    @property
-    def popularity(self) -> Popularity:
-        """The items by popularity."""
         ...
 
     @property

@@ -7,7 +7,6 @@ serves a catalogue subscribes, and learns which items are another's now.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping
@@ -18,6 +17,7 @@ from service.catalogue.item_copy import ItemCopy
 from service.common import logs
 from service.common.errors import StoreUnavailable
 from service.common.metrics import Metrics
+from service.common.poll_and_listen import poll_and_listen
 from service.store.items import PAGE, ItemChanges, StoredItem
 
 log = logs.get(__name__)
@@ -72,7 +72,6 @@ class LiveItems:
         self._anew_at = -math.inf
         self._copy, self._saved = copy, 0
         self._observers: list[Observer] = []
-        self._changed = asyncio.Event()
 
     async def begin(self) -> None:
         """Reads the stored items; without Redis, as they were when this machine last wrote them down."""
@@ -187,34 +186,14 @@ class LiveItems:
     async def run(self) -> None:
         """Keeps the copy current until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._poll())
-            group.create_task(self._listen())
+            news = self._store.announcements
+            group.create_task(poll_and_listen(self.once, news, poll_s=self._poll_s, retry_share=_RETRY_SHARE))
             group.create_task(self._keep())
-
-    async def _poll(self) -> None:
-        while True:
-            self._changed.clear()
-            pause_s = self._poll_s
-            try:
-                await self.once()
-            except StoreUnavailable:
-                pause_s *= _RETRY_SHARE
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._changed.wait()
 
     async def _keep(self) -> None:
         while True:
             await asyncio.sleep(_KEEP_EVERY_S)
             await self.keep()
-
-    async def _listen(self) -> None:
-        while True:
-            with contextlib.suppress(StoreUnavailable):
-                async with contextlib.aclosing(self._store.announcements()) as messages:
-                    async for _ in messages:
-                        self._changed.set()
-            await asyncio.sleep(self._poll_s)
 
 
 def _unpacked(page: ItemChanges) -> dict[str, StoredItem | None]:

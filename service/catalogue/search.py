@@ -32,7 +32,7 @@ _OLD_WORDS_MAX = 10_000
 _MATCHES_MAX = 100_000
 
 
-class Served(Protocol):
+class Searched(Protocol):
     """The part of `service.lifecycle.served_model.ServedModel` that search needs."""
 
     @property
@@ -124,7 +124,7 @@ class ItemSearch:
         self._unsubscribe()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def find(self, query: str, served: Served, limit: int) -> list[str]:
+    async def find(self, query: str, served: Searched, limit: int) -> list[str]:
         """Returns the ids of the items whose titles have the words of the query, the best first.
 
         A word counts if it is in the title, if it is the last one and begins a word there, or if no title of its source
@@ -157,7 +157,7 @@ class ItemSearch:
         record = self._live.records.get(item_id)
         return None if record is None else record.fields.get("title")
 
-    def _find(self, query: str, served: Served, titles: Mapping[str, str | None], limit: int) -> list[str]:
+    def _find(self, query: str, served: Searched, titles: Mapping[str, str | None], limit: int) -> list[str]:
         for item_id, title in titles.items():
             self._late.put(item_id, title)
         exported = self._index(served)
@@ -176,7 +176,7 @@ class ItemSearch:
         most = ranked[0][0] if ranked else 0
         return [item_id for count, _, _, item_id in ranked if count == most][:limit]
 
-    def _index(self, served: Served) -> _Exported:
+    def _index(self, served: Searched) -> _Exported:
         """The index of the served model's titles; made when the model is another."""
         if self._exported is None or self._exported.version != served.version:
             catalogue, order = served.catalogue, served.popularity.order

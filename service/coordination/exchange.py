@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol
 
 from service.common.errors import StoreUnavailable
+from service.common.poll_and_listen import poll_and_listen
 from service.coordination.audit import Audit
 from service.coordination.shared_value import SharedValue
 
@@ -37,7 +36,6 @@ class Exchange:
         self, store: ChangesStore, values: Sequence[SharedValue[Any]], audit: Audit, *, poll_s: float = 0.5
     ) -> None:
         self._store, self._values, self._audit, self._poll_s = store, values, audit, poll_s
-        self._changed = asyncio.Event()
 
     async def once(self) -> None:
         """Exchanges everything once, the audit last: a Redis that is full still says what other replicas changed.
@@ -58,26 +56,4 @@ class Exchange:
 
     async def run(self) -> None:
         """Keeps the values current until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._poll())
-            group.create_task(self._listen())
-
-    async def _poll(self) -> None:
-        while True:
-            self._changed.clear()
-            pause_s = self._poll_s
-            try:
-                await self.once()
-            except StoreUnavailable:
-                pause_s *= _RETRY_SHARE
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._changed.wait()
-
-    async def _listen(self) -> None:
-        while True:
-            with contextlib.suppress(StoreUnavailable):
-                async with contextlib.aclosing(self._store.shared_changes()) as changes:
-                    async for _ in changes:
-                        self._changed.set()
-            await asyncio.sleep(self._poll_s)
+        await poll_and_listen(self.once, self._store.shared_changes, poll_s=self._poll_s, retry_share=_RETRY_SHARE)

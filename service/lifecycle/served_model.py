@@ -203,6 +203,13 @@ class ServedModel:
         index, items = self.vocabulary.item_index, self.catalogue.items
         return [items[index[item_id]].category if item_id in index else () for item_id in item_ids]
 
+    def _index(self, item_id: str) -> int:
+        """The catalogue index of an item. Raises NotFound if there is none."""
+        index = self.vocabulary.item_index.get(item_id)
+        if index is None:
+            raise NotFound("no item with this id in the catalogue")
+        return index
+
     def similar(self, item_id: str, k: int, fields: Sequence[str] | None = None) -> dict[str, Any]:
         """Returns the body of `/items/{item_id}/similar`: the k nearest items in stock, by item-CF.
 
@@ -214,9 +221,7 @@ class ServedModel:
         Raises:
             NotFound: the item is not in the catalogue.
         """
-        index = self.vocabulary.item_index.get(item_id)
-        if index is None:
-            raise NotFound("no item with this id in the catalogue")
+        index = self._index(item_id)
         items, scores = self.fallback.similar(index, k, self.in_stock)
         ranked = ranked_items(self.catalogue, items, scores, fields)
         return {"item_id": item_id, "items": ranked, "source": "item_cf", "model_version": self.version}
@@ -232,9 +237,7 @@ class ServedModel:
         Raises:
             NotFound: the item is not in the catalogue.
         """
-        index = self.vocabulary.item_index.get(item_id)
-        if index is None:
-            raise NotFound("no item with this id in the catalogue")
+        index = self._index(item_id)
         itself = np.array([index], np.int64)
         found = self.companions.by_baskets(itself, Constraints(self.in_stock, itself), k)
         if len(found.items):

@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
-from service.schemas.responses import Answer, FoundItem, MemoryShares, RecommendAnswer, Warned
-
-
-class Shares(Answer):
-    """The share of each event in the state that the first list is decoded from, as `/playground/why` answers."""
-
-    weights: list[float] = Field(description="Share of each event, in the order of the request.")
-    start: float = Field(description="Share of the start token.")
-    earlier: float = Field(description="Share of all events together that come before those with a share.")
-    method: Literal["attention_rollout", "attention", "gradient"]
-    memory: MemoryShares | None = Field(description="What was read from memory; null if the network has none to show.")
-    model_version: str
-    warnings: Warned
+from service.schemas.responses import Answer, FoundItem, RecommendAnswer, Shares
 
 
 class ListsAnswer(Answer):

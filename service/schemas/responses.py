@@ -301,10 +301,9 @@ class MemoryShares(Answer):
     )
 
 
-class WhyAnswer(Answer):
+class Shares(Answer):
     """The share of each event in the state that a list is decoded from."""
 
-    request_id: str
     weights: list[float] = Field(description="Share of each event, in the order of the request.")
     start: float = Field(description="Share of the start token.")
     earlier: float = Field(
@@ -314,6 +313,12 @@ class WhyAnswer(Answer):
     memory: MemoryShares | None = Field(description="What was read from memory; null if the network has none to show.")
     model_version: str
     warnings: Warned
+
+
+class WhyAnswer(Shares):
+    """The share of each event in the state that a list is decoded from."""
+
+    request_id: str
 
 
 class HistoryEvent(Answer):
