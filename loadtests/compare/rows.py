@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from loadtests.common import limit_criteria
 from loadtests.common.results import Row, row
 from loadtests.peers.closed_loop import ClosedLoop
 from loadtests.peers.systems import BATCHED_BEAM, DECODE_ONLY, ENCODE_DECODE, ONE_BY_ONE, OURS, System
@@ -97,6 +98,13 @@ def ratio(rounds: Sequence[Round], names: Sequence[str], variant: str | None = N
     return median(ratios) if ratios else None
 
 
+# criterion of fewer steps, systems, variant
+_LIMITS: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    (limit_criteria.PEERS_SERVERS, ("litserve", "bentoml"), ENCODE_DECODE),
+    (limit_criteria.PEERS_FASTAPI, ("fastapi",), ENCODE_DECODE),
+    (limit_criteria.PEERS_TORCH, ("torch eager",), BATCHED_BEAM),
+    *((name, (system,), DECODE_ONLY) for system, name in limit_criteria.PEERS_DECODE_ONLY.items()),
+)
 # criterion, systems, variant, least ratio
 _CRITERIA: tuple[tuple[str, tuple[str, ...], str | None, float | None], ...] = (
     ("2 rps / best of LitServe and BentoML", ("litserve", "bentoml"), ENCODE_DECODE, 3.0),
@@ -112,12 +120,16 @@ _CRITERIA: tuple[tuple[str, tuple[str, ...], str | None, float | None], ...] = (
 
 
 def criteria(rounds: Sequence[Round], command: str) -> list[Row]:
-    """Returns the rows of criterion 2; for `generate` its faster variant counts."""
+    """Returns the rows of criterion 2, and of the limits beside peers; for `generate` its faster variant counts."""
     rows = []
     for name, systems, variant, least in _CRITERIA:
         value = ratio(rounds, systems, variant)
         if value is not None:
             rows.append(row(name, value, "ratio", command, at_least=least))
+    for name, systems, variant in _LIMITS:
+        value = ratio(rounds, systems, variant)
+        if value is not None:
+            rows.append(limit_criteria.row(name, value, command))
     ours = [rate for one in rounds if (rate := best(one, (OURS,)))]
     if ours:
         rows.append(row("2 rps at p99 ≤ 50 ms", median(ours), "requests/s", command))

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from loadtests.common import limit_criteria
 from loadtests.common.meanwhile import meanwhile
 from loadtests.harness.bench import Bench
 from loadtests.harness.served_process import Served, serve
 from loadtests.load.capacity import Capacity, Step, capacity
 from loadtests.load.open_loop_driver import Arrival, drive_now
-from loadtests.load.replay import Replay, read
+from loadtests.load.replay import RECOMMEND, Replay, read
 
 SHARE = 0.7
 MINUTES = 5.0
@@ -53,6 +54,9 @@ def run(bench: Bench, minutes: float = MINUTES) -> None:
     for rung in report.rungs:
         bench.row(f"8 soak rung {rung}", report.share(rung) * 100.0, "% of lists")
     bench.row("8 soak growth", growth(memory) * 100.0, "% of memory in the second half", at_most=GROWTH_SHARE * 100)
+    bench.limit(limit_criteria.SOAK_ERRORS, errors)
+    bench.limit(limit_criteria.SOAK_GROWTH, growth(memory) * 100.0)
+    bench.limit(limit_criteria.SOAK_P99, report.routes[RECOMMEND].at(99) or 0.0)
     bench.save(
         "soak",
         {

@@ -23,7 +23,7 @@ from typing import Annotated, Any
 
 import typer
 
-from loadtests.common import results
+from loadtests.common import limit_criteria, results
 from loadtests.draw import (
     loop,
     methods,
@@ -169,8 +169,9 @@ def render(document: Document, folder: Path = results.RESULTS, template: Path | 
     template = template or document.template
     files, rows = read(document, folder), results.read_rows(folder / document.rows.name)
     limited = [row for row in rows if row["limit"] is not None]
+    elsewhere = limit_criteria.of_limits(rows)  # they have a table of their own
     parts = {
-        "criteria": tables.criteria(rows),
+        "criteria": tables.criteria([row for row in rows if row["criterion"] not in elsewhere]),
         "limits": tables.criteria(limited),
         "machine": tables.machine(files, rows),
         **{name: draw(rows, files) for name, draw in document.summary.items()},

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from loadtests.common import limit_criteria
+from loadtests.draw import engine_changes
 from loadtests.draw.tables import NOT_YET, cell, limits, markdown
 
 Rows = Sequence[Mapping[str, Any]]
@@ -87,8 +89,48 @@ def missed(rows: Rows, _: Files) -> str:
     return limits(rows) or NOT_YET
 
 
+def at_the_limit(rows: Rows, _: Files) -> str:
+    """Draws every criterion `limit …`, measured or not."""
+    measured = limit_criteria.of_limits(rows)
+    lines = []
+    for name, criterion in limit_criteria.CRITERIA.items():
+        row = measured.get(name)
+        figure, holds = "*not measured*", None
+        if row is not None:
+            figure, holds = f"{cell(float(row['value']))} {row['unit']}", row["holds"]
+        lines.append([f"{name}: {criterion.reading}", figure, criterion.limit, criterion.aim, holds])
+    return markdown(["criterion, and what is read for it", "figure", "limit", "goal", "holds"], lines)
+
+
+def changed(rows: Rows, files: Files) -> str:
+    """Draws each figure of before beside the one of now, and what changed."""
+    before = files.get("engine_before")
+    if before is None:
+        return NOT_YET
+    now = {row["criterion"]: row for row in rows}
+    lines = [
+        [
+            old["criterion"],
+            f"{cell(float(old['value']))} {old['unit']}",
+            _again(old, now.get(old["criterion"])),
+            engine_changes.CHANGES.get(old["criterion"], ""),
+        ]
+        for old in before["rows"]
+    ]
+    return markdown(["figure", "before", "now", "what changed"], lines)
+
+
+def _again(old: Mapping[str, Any], new: Mapping[str, Any] | None) -> str:
+    """Returns the newer figure, if there is one."""
+    if new is None or new["date"] == old["date"]:
+        return "*not measured again*"
+    return f"{cell(float(new['value']))} {new['unit']}"
+
+
 SUMMARY: dict[str, Callable[[Rows, Files], str]] = {
     "summary_figures": figures,
     "summary_peers": peers,
     "summary_missed": missed,
+    "summary_limits": at_the_limit,
+    "summary_changed": changed,
 }

@@ -259,10 +259,16 @@ def scale(found: Results) -> str:
     )
 
 
+def engine_before(found: Results) -> str:
+    """Says where the figures of before come from."""
+    dates = sorted({row["date"] for row in found["rows"]})
+    return f"The figures of before were measured on {' and '.join(dates)}, by the commands of the table above."
+
+
 SECTIONS: dict[str, Callable[[Results], str]] = {
     "cpu": cpu, "peers": peers, "scale": scale, "history": history, "curves": curves, "redis": redis,
     "reflected": reflected, "start": start,
-    "soak": soak, "wrk": wrk,
+    "soak": soak, "wrk": wrk, "engine_before": engine_before,
 }  # fmt: skip
 
 

@@ -14,7 +14,8 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from loadtests.common import results
+from loadtests.common import limit_criteria, results
+from loadtests.common.results import Row
 from loadtests.harness.served_process import Process
 from loadtests.load.open_loop_driver import Arrival
 from loadtests.load.replay import BATCH, BEAM, EVENTS, RECOMMEND, User, send_beforehand
@@ -55,10 +56,16 @@ class Bench:
 
     def row(self, criterion: str, value: float, unit: str, **limit: float) -> None:
         """Records a row and prints it."""
-        row = results.row(criterion, value, unit, self.command, **limit)
+        self._record(results.row(criterion, value, unit, self.command, **limit))
+
+    def limit(self, criterion: str, value: float) -> None:
+        """Records a row of `loadtests.common.limit_criteria` and prints it."""
+        self._record(limit_criteria.row(criterion, value, self.command))
+
+    def _record(self, row: Row) -> None:
         results.record(self.results / self.rows, row)
         said = "" if row.holds is None else f"  ({row.limit}: {'holds' if row.holds else 'DOES NOT HOLD'})"
-        self.console.print(f"  {criterion}: {row.value:g} {unit}{said}", highlight=False)
+        self.console.print(f"  {row.criterion}: {row.value:g} {row.unit}{said}", highlight=False)
 
     def save(self, name: str, payload: Mapping[str, Any]) -> None:
         """Writes a payload, with the command."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
+from loadtests.common import limit_criteria
 from loadtests.draw import performance_summary, quality_summary
 from loadtests.draw.tables import NOT_YET, limits
 
@@ -84,6 +86,24 @@ def test_a_baseline_that_is_ahead_is_listed_as_missed() -> None:
 
 def test_without_figures_every_part_says_so() -> None:
     # Criteria and published figures are there before anything is measured.
-    beforehand = {"strict_criteria", "published", "summary_missed"}
-    of_quality = [draw for name, draw in quality_summary.SUMMARY.items() if name not in beforehand]
-    assert {draw([], {}) for draw in (*performance_summary.SUMMARY.values(), *of_quality)} == {NOT_YET}
+    beforehand = {"strict_criteria", "published"}
+    of_quality = [draw for name, draw in quality_summary.SUMMARY.items() if name not in {*beforehand, "summary_missed"}]
+    of_performance = [draw for name, draw in performance_summary.SUMMARY.items() if name != "summary_limits"]
+    assert {draw([], {}) for draw in (*of_performance, *of_quality)} == {NOT_YET}
+
+
+def test_a_limit_that_nobody_measured_is_shown_as_not_measured() -> None:
+    measured = limit_criteria.row(limit_criteria.CONSTRAINT, 1.2, "python -m …")
+    text = performance_summary.at_the_limit([asdict(measured), criterion("1 cpu", 1.4, "×")], {})
+    assert text.count("*not measured*") == len(limit_criteria.CRITERIA) - 1
+    assert "| 1.2 × | ≤ 1.25 | – | yes |" in text
+    assert "| *not measured* | ≤ 0.7 | ≤ 0.6 | – |" in text
+
+
+def test_each_figure_of_before_stands_beside_the_one_of_now() -> None:
+    old = {"date": "2026-11-23", "limit": None, "holds": None}
+    before = {"rows": [criterion("1 cpu", 1.4, "×", **old), criterion("5 redis log", 5312.0, "bytes", **old)]}
+    now = [criterion("1 cpu", 1.15, "×", date="2026-11-30"), criterion("5 redis log", 5312.0, "bytes", **old)]
+    text = performance_summary.changed(now, {"engine_before": before})
+    assert "| 1 cpu | 1.4 × | 1.15 × |" in text
+    assert "| 5 redis log | 5,312 bytes | *not measured again* |" in text
