@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 START_S = 60.0
@@ -85,11 +85,19 @@ class Served(Process):
         return self._process.poll() is None
 
 
-def free_port() -> int:
-    """Returns a free port of the loopback interface."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_port(room: int = 1) -> int:
+    """Returns a free port of the loopback interface, the first of `room` free ones."""
+    while True:
+        with ExitStack() as stack:
+            first = stack.enter_context(socket.socket())
+            first.bind(("127.0.0.1", 0))
+            port = int(first.getsockname()[1])
+            try:
+                for more in range(port + 1, port + room):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", more))
+            except (OSError, OverflowError):
+                continue
+            return port
 
 
 @contextmanager
