@@ -265,10 +265,55 @@ def engine_before(found: Results) -> str:
     return f"The figures of before were measured on {' and '.join(dates)}, by the commands of the table above."
 
 
+def before_after(found: Results) -> str:
+    """Draws what a list cost before and costs now, by the kinds of measurement that were made."""
+    made = []
+    if cpu_of := found.get("cpu"):
+        sides = {name: [pair[name]["cpu_us"] for pair in cpu_of["pairs"]] for name in ("before", "after")}
+        low, high = cpu_of["interval"]
+        rows = [[name, _middle(values), _range(values)] for name, values in sides.items()]
+        made += [
+            markdown(["µs of processor time a list", "median of the blocks", "range"], rows),
+            f"After ÷ before: {cell(cpu_of['ratio'])}, 95 % interval {cell(low)} to {cell(high)}, "
+            f"{len(cpu_of['pairs'])} pairs of blocks.",
+        ]
+    if rates := found.get("rates"):
+        rows = [
+            [f"round {number}", one["before"]["rate"], one["after"]["rate"]]
+            for number, one in enumerate(rates["rounds"], 1)
+        ]
+        made += [
+            markdown(["lists/s at p99 ≤ 50 ms", "before", "after"], rows),
+            f"After ÷ before, median of the rounds: {cell(rates['ratio'])}.",
+        ]
+    if places := found.get("places"):
+        rows = [[kind, one["places"], one["same"]] for kind, one in places.items()]
+        made.append(markdown(["request", "places compared", "same item"], rows))
+    return "\n\n".join([*made, by_command(found)])
+
+
+def batches(found: Results) -> str:
+    """Draws what a list costs in a batch and by itself."""
+    rows = [
+        [what, _middle([pair[key]["cpu_us"] for pair in found["pairs"]]),
+         _range([pair[key]["cpu_us"] for pair in found["pairs"]])]
+        for what, key in ((f"in a batch of {found['size']}", "batch"), ("by itself", "single"))
+    ]  # fmt: skip
+    low, high = found["interval"]
+    return "\n\n".join(
+        [
+            markdown(["µs of processor time a list", "median of the blocks", "range"], rows),
+            f"In a batch ÷ by itself: {cell(found['ratio'])}, 95 % interval {cell(low)} to {cell(high)}.",
+            by_command(found),
+        ]
+    )
+
+
 SECTIONS: dict[str, Callable[[Results], str]] = {
     "cpu": cpu, "peers": peers, "scale": scale, "history": history, "curves": curves, "redis": redis,
     "reflected": reflected, "start": start,
     "soak": soak, "wrk": wrk, "engine_before": engine_before,
+    "before_after": before_after, "batches": batches,
 }  # fmt: skip
 
 

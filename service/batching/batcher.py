@@ -40,12 +40,14 @@ class BatchLimits:
 
     Attributes:
         batch_max: Jobs of one run.
+        together_max: Jobs of one run if they came together.
         window_s: The longest wait for a batch to fill.
         queue_max: Jobs that may wait.
         stall_s: A run that takes longer counts as stuck.
     """
 
     batch_max: int = 32
+    together_max: int = 100
     window_s: float = 0.001
     queue_max: int = 256
     stall_s: float = 30.0
@@ -93,7 +95,7 @@ class Batcher(Generic[J, R]):
         self._queue_max, self._stall_s = limits.queue_max, limits.stall_s
         self._queued = metrics.stage_duration.labels("queue").observe
         self._clock = clock
-        self.costs = RunCosts(limits.batch_max, clock)
+        self.costs = RunCosts(limits.batch_max, clock, together_max=limits.together_max)
         self._queue: JobQueue[J, R] = JobQueue(self.costs, clock)
         self._changed = threading.Condition()
         self._closing = False
@@ -124,10 +126,10 @@ class Batcher(Generic[J, R]):
         stuck = any(run.lasts() >= self._stall_s for run in self._runs)
         return not stuck and all(thread.is_alive() for thread in self._threads)
 
-    def forecast(self, group: Hashable) -> Forecast:
-        """Forecasts when a job of this group would be done if it were submitted now."""
+    def forecast(self, group: Hashable, *, jobs: int = 1) -> Forecast:
+        """Forecasts when so many jobs of this group would be done if they were submitted together now."""
         with self._changed:
-            return self._queue.forecast(group, self._runs)
+            return self._queue.forecast(group, self._runs, jobs)
 
     async def submit(self, job: J, deadline: Deadline) -> R:
         """Runs one job.
@@ -145,8 +147,28 @@ class Batcher(Generic[J, R]):
                 longer than usual.
             ModelError: The engine failed, or its thread is dead.
         """
-        entry = self._enqueue(job, deadline)
-        timer = asyncio.get_running_loop().call_later(deadline.remaining(), self._expire, entry)
+        entry = self.entry(job, deadline)
+        if self._add([entry]):
+            raise Overloaded("the batch queue is full")
+        return await self.result(entry)
+
+    def entry(self, job: J, deadline: Deadline) -> Entry[J, R]:
+        """Returns a job as it stands in the queue, where `queue` puts it with others."""
+        future = asyncio.get_running_loop().create_future()
+        return Entry(job, self._group(job), deadline, future, self._clock())
+
+    def queue(self, entries: Sequence[Entry[J, R]]) -> None:
+        """Queues jobs that came together, at once, so that no run begins with some of them. Refusals are results."""
+        try:
+            left = self._add(entries)
+        except ModelAttemptFailed as refusal:
+            self._deliver(entries, [refusal] * len(entries))
+        else:
+            self._deliver(left, [Overloaded("the batch queue is full") for _ in left])
+
+    async def result(self, entry: Entry[J, R]) -> R:
+        """Waits for a job; `submit` says what it returns and raises."""
+        timer = asyncio.get_running_loop().call_later(entry.deadline.remaining(), self._expire, entry)
         try:
             return await entry.future
         finally:
@@ -166,19 +188,18 @@ class Batcher(Generic[J, R]):
         if any(thread.is_alive() for thread in self._threads):
             log.error("engine_still_running_at_shutdown")
 
-    def _enqueue(self, job: J, deadline: Deadline) -> Entry[J, R]:
-        future = asyncio.get_running_loop().create_future()
-        entry: Entry[J, R] = Entry(job, self._group(job), deadline, future, self._clock())
+    def _add(self, entries: Sequence[Entry[J, R]]) -> Sequence[Entry[J, R]]:
+        """Queues as many jobs as may wait; returns the others."""
         with self._changed:
             if self._closing:
                 raise Overloaded("the batcher is closing")
             if self._dead:
                 raise ModelError("the engine thread is dead")
-            if len(self._queue) >= self._queue_max:
-                raise Overloaded("the batch queue is full")
-            self._queue.add(entry)
-            self._changed.notify()
-        return entry
+            room = max(0, self._queue_max - len(self._queue))
+            for entry in entries[:room]:
+                self._queue.add(entry)
+            self._changed.notify(len(entries))
+        return entries[room:]
 
     def _expire(self, entry: Entry[J, R]) -> None:
         # If the event loop itself was late, the result may be there but not delivered yet.

@@ -39,6 +39,7 @@ class Entry(Generic[J, R]):
         begun: Clock time at which its run began.
         ended: Whether its result is on its way.
         abandoned: Whether its waiter is gone.
+        party: What it came together with: jobs of one party share a run, however many they are.
     """
 
     job: J
@@ -49,6 +50,7 @@ class Entry(Generic[J, R]):
     begun: float | None = None
     ended: bool = False
     abandoned: bool = False
+    party: object = None
 
     @property
     def began_at_once(self) -> bool:
@@ -163,9 +165,11 @@ class JobQueue(Generic[J, R]):
         self._entries = deque(entry for entry in self._entries if entry.deadline.at > now and not entry.abandoned)
         batch: list[Entry[J, R]] = []
         while self._entries and not batch:
-            group = self._entries[0].group
+            group, party = self._entries[0].group, self._entries[0].party
             mates = [entry for entry in self._entries if entry.group == group]
-            rows = self._costs.rows_within(group, (entry.deadline.at - now for entry in mates))
+            # They were queued at once, so they are in front.
+            own = 0 if party is None else sum(entry.party is party for entry in mates)
+            rows = self._costs.rows_within(group, (entry.deadline.at - now for entry in mates), together=own)
             if rows or len(self._entries) == 1:
                 batch = mates[: max(1, rows)]
             else:
@@ -178,17 +182,18 @@ class JobQueue(Generic[J, R]):
             self._note(entry)
         return batch, expired
 
-    def forecast(self, group: Hashable, runs: Sequence[ThreadRun]) -> Forecast:
-        """Forecasts when a job of this group would be done if it were added now.
+    def forecast(self, group: Hashable, runs: Sequence[ThreadRun], jobs: int = 1) -> Forecast:
+        """Forecasts when jobs of this group would be done if they were added now.
 
         It waits for the runs under way, and for one or more runs of each group in the queue.
 
         Args:
             group: The job's group.
             runs: The threads' present runs.
+            jobs: Number of jobs; several of them came together.
         """
         alone = self._costs.run_s(group, 1)
-        if not self._entries and all(run.since is None for run in runs):
+        if jobs == 1 and not self._entries and all(run.since is None for run in runs):
             if not self._costs.known(group):
                 return Forecast()  # nothing is ahead, and a guess is no reason to refuse
             return Forecast(alone, alone, idle=True, measured=self._costs.measured(group))
@@ -200,7 +205,7 @@ class JobQueue(Generic[J, R]):
             for key, waiting in self._waiting.items()
             if key != group
         )
-        ahead += self._costs.drain_s(group, own.jobs + 1, own.earliest - begins)
+        ahead += self._costs.drain_s(group, own.jobs + jobs, own.earliest - begins, together=jobs)
         return Forecast(max(alone, under_way + ahead / len(runs)), alone, idle=False)
 
     def _note(self, entry: Entry[J, R]) -> None:

@@ -86,10 +86,17 @@ class RunCosts:
     Written by the threads that run jobs and read by the event loop, without a lock: entries are only ever replaced.
     """
 
-    def __init__(self, batch_max: int, clock: Callable[[], float]) -> None:
+    def __init__(self, batch_max: int, clock: Callable[[], float], *, together_max: int = 0) -> None:
+        """Begins without measurements.
+
+        Args:
+            batch_max: Most rows of a run.
+            clock: Monotonic seconds.
+            together_max: Most rows of a run whose jobs came together, if that is more.
+        """
         self._batch_max = batch_max
         self._clock = clock
-        self._places = [_place(rows) for rows in range(batch_max + 1)]
+        self._places = [_place(rows) for rows in range(max(batch_max, together_max) + 1)]
         self._groups: dict[Hashable, list[RunningQuantile]] = {}
 
     def ran(self, group: Hashable, rows: int, seconds: float) -> None:
@@ -135,32 +142,35 @@ class RunCosts:
                 return sizes[known].value * math.exp2(max(0, place - known - 2) / 2.0)
         return min((size.value for size in sizes[place:] if size.updated > since), default=None)
 
-    def drain_s(self, group: Hashable, jobs: int, left_s: float = math.inf) -> float:
+    def drain_s(self, group: Hashable, jobs: int, left_s: float = math.inf, *, together: int = 0) -> float:
         """Returns the seconds that `jobs` jobs of a group take, in as few runs as possible.
 
         Args:
             group: Their group.
             jobs: Their number.
             left_s: Seconds until the first deadline among them, which limits the size of the runs.
+            together: How many of them came together.
         """
-        rows = max(1, self.rows_within(group, repeat(left_s, jobs)))
+        rows = max(1, self.rows_within(group, repeat(left_s, jobs), together=together))
         runs, rest = divmod(jobs, rows)
         return runs * self.run_s(group, rows) + (self.run_s(group, rest) if rest else 0.0)
 
-    def rows_within(self, group: Hashable, spare: Iterable[float]) -> int:
+    def rows_within(self, group: Hashable, spare: Iterable[float], *, together: int = 0) -> int:
         """Returns how many of the first jobs can share a run without any of them being late.
 
         Args:
             group: Their group.
             spare: Their seconds left, in order of arrival.
+            together: How many of the first came together: as many may share a run, even if it is more than usual.
 
         Returns:
             The number of jobs; 0 if the first would be late even alone.
         """
         rows, tightest = 0, math.inf
+        most = max(self._batch_max, min(together, len(self._places) - 1))
         for left in spare:
             tightest = min(tightest, left)
-            if rows >= self._batch_max or with_headroom(self.run_s(group, rows + 1)) > tightest:
+            if rows >= most or with_headroom(self.run_s(group, rows + 1)) > tightest:
                 break
             rows += 1
         return rows

@@ -187,7 +187,11 @@ class Settings(BaseSettings):
     )
 
     # -- batching
-    batch_max: int = Field(32, ge=1, description="Maximum number of jobs in one engine run.")
+    batch_max: int = Field(
+        32,
+        ge=1,
+        description="Maximum number of jobs in one engine run. The lists of one `/recommend/batch` may be more.",
+    )
     batch_window_ms: float = Field(
         1.0,
         ge=0,

@@ -1,4 +1,7 @@
-"""Several lists at once: each entry is answered as `/recommend` answers it, and all share one deadline."""
+"""Several lists at once: each entry is answered as `/recommend` answers it, and all share one deadline.
+
+Those that the model makes in one way share a run of the decoder.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from service.batching.together import Together
 from service.common import logs
 from service.common.errors import ServiceError
 from service.common.request_context import RequestContext
@@ -42,23 +46,29 @@ async def answer_batch(
         The request id of each entry, and its answer or error, in order.
     """
     most_ms = recommender.budget_ms(budget_ms)
+    together = Together(len(entries), context.deadline(most_ms))
 
     async def one(entry: RecommendRequest | ServiceError, own: RequestContext) -> Outcome:
         if isinstance(entry, ServiceError):
             return entry
+        admit(entry)
+        return await recommender.recommend(entry, own, most_ms=most_ms, together=together)
+
+    async def outcome(entry: RecommendRequest | ServiceError, own: RequestContext) -> Outcome:
         try:
-            admit(entry)
-            return await recommender.recommend(entry, own, most_ms=most_ms)
+            return await one(entry, own)
         except ServiceError as error:
             return error
         except Exception as error:
             log.error("batch_entry_broke", request_id=own.request_id, **logs.where(error))
             return ServiceError()
+        finally:
+            together.ended()
 
     contexts = [
         replace(context, request_id=f"{context.request_id[:_ID_MAX]}.{number}", facts={})
         for number in range(len(entries))
     ]
-    outcomes = await asyncio.gather(*map(one, entries, contexts))
+    outcomes = await asyncio.gather(*map(outcome, entries, contexts))
     context.facts["lists"] = len(entries)
     return [(own.request_id, outcome) for own, outcome in zip(contexts, outcomes, strict=True)]

@@ -58,7 +58,7 @@ class ModelAttempts:
             )
             job = decode_job(plan, rung, h)
             self._states.cache.measure(plan.profile)
-            listed = await plan.model.decoder.submit(job, deadline)
+            listed = await plan.decode(job, deadline)
             outcome = Outcome.OK
         except StateStale as stale:
             outcome = Outcome.LATE if stale.tried else Outcome.UNUSED

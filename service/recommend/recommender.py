@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
+from service.batching.together import Together
 from service.common import logs
 from service.common.deadline import Clock, Deadline
 from service.common.errors import ModelAttemptFailed, ModelError, StoreUnavailable
@@ -99,6 +100,7 @@ class Recommender:
         context: RequestContext,
         *,
         most_ms: float | None = None,
+        together: Together | None = None,
         start: LowerRung | None = None,
     ) -> dict[str, Any]:
         """Returns the body of the answer.
@@ -107,6 +109,7 @@ class Recommender:
             request: The validated body of the request.
             context: When the request began and arrived; receives the facts for its log line.
             most_ms: Budget of the batch that the request belongs to: its own may be shorter, but not longer.
+            together: The requests of that batch.
             start: The rung to start on, without the model; None for that which the guard decides.
 
         Raises:
@@ -130,7 +133,7 @@ class Recommender:
             filtered = model.tested(wanted)  # a few items are looked up, so no mask is needed
         plan = make_plan(
             request, context, profile, filtered, placement,
-            subject=subject, history_read=read_failure is None,
+            subject=subject, history_read=read_failure is None, together=together,
             budget_ms=budget_ms, deadline=deadline, now_ms=int(self._wall_clock() * 1000.0),
         )  # fmt: skip
         began = deadline.clock()

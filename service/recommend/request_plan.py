@@ -11,12 +11,13 @@ import numpy.ma  # np.unique imports it on its first call, which must not happen
 import numpy.typing as npt
 
 from service.batching.run_costs import Forecast
+from service.batching.together import Together
 from service.common.deadline import Deadline
 from service.common.request_context import RequestContext
 from service.common.shares import within_share
 from service.engine.decoding import MAX_WIDTH, RANKED_WIDTH, Decoding
 from service.engine.fallback import Constraints
-from service.engine.jobs import RANKED_KEY, decode_key
+from service.engine.jobs import RANKED_KEY, DecodedList, DecodeJob, decode_key
 from service.experiments.arms import Placement
 from service.guard.guard import ModelRung
 from service.history.history import History, merge_events
@@ -86,6 +87,7 @@ class Plan:
         deadline: When the answer must have left.
         now_ms: Time of the request, in epoch milliseconds.
         ruling: The rules of the list and its diversity; None if there are none.
+        together: The requests that the list is made together with; None if it came alone.
     """
 
     request: RecommendRequest
@@ -111,6 +113,7 @@ class Plan:
     deadline: Deadline
     now_ms: int
     ruling: Ruling | None = None
+    together: Together | None = None
 
     @property
     def pool(self) -> int:
@@ -134,9 +137,17 @@ class Plan:
 
     def forecast(self, rung: ModelRung) -> Forecast:
         """Returns when the list would be decoded if the job were submitted now."""
-        if self.ranked is not None:
-            return self.model.decoder.forecast(RANKED_KEY)
-        return self.model.decoder.forecast(decode_key(self.width(rung), self.decoding, self.decoded))
+        decoder, key = self.model.decoder, RANKED_KEY
+        if self.ranked is None:
+            key = decode_key(self.width(rung), self.decoding, self.decoded)
+        return decoder.forecast(key) if self.together is None else self.together.forecast(decoder, key)
+
+    async def decode(self, job: DecodeJob, deadline: Deadline) -> DecodedList:
+        """Runs the job of the list, with those of the requests that it came together with."""
+        decoder = self.model.decoder
+        return await (
+            decoder.submit(job, deadline) if self.together is None else self.together.submit(decoder, job, deadline)
+        )
 
     @property
     def decoded(self) -> int:
@@ -219,6 +230,7 @@ def make_plan(
     budget_ms: float,
     deadline: Deadline,
     now_ms: int,
+    together: Together | None = None,
 ) -> Plan:
     """Merges the events of the request into the history, and chooses the segment, the decoding and the exclusions.
 
@@ -233,6 +245,7 @@ def make_plan(
         budget_ms: Time budget of the answer.
         deadline: When the answer must have left.
         now_ms: Time of the request, in epoch milliseconds.
+        together: The requests of its batch.
 
     Raises:
         InvalidRequest: The request names a segment that does not exist.
@@ -276,6 +289,7 @@ def make_plan(
         deadline=deadline,
         now_ms=now_ms,
         ruling=_ruling(request, segment, placement.policies, seed, now_ms),
+        together=together,
     )
 
 

@@ -16,7 +16,7 @@ from service.schemas.requests import MAX_EXCLUDED, RecommendRequest, parse
 from service.schemas.values import Feature, Id, Name
 from service.store.user_features import FEATURES_MAX
 
-MAX_BATCH = 50
+MAX_BATCH = 100
 MAX_BASKET = 100
 _OWN_BUDGET = "Time budget of the answer; `GPT4REC_DEADLINE_MS` without one, at most `GPT4REC_DEADLINE_MAX_MS`."
 _BUDGET = "Time budget of the whole batch; `GPT4REC_DEADLINE_MS` without one, at most `GPT4REC_DEADLINE_MAX_MS`."

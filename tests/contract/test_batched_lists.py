@@ -61,6 +61,18 @@ async def test_a_faulty_entry_has_its_problem_and_harms_no_other() -> None:
 
 
 @asynchronous
+async def test_a_batch_of_a_hundred_users_is_one_run_of_the_decoder(shared_valkey: Valkey) -> None:
+    # Each has an event to encode first, so their jobs are not ready at the same time.
+    bodies = [{"user_id": f"u{n}", "events": [{"item_id": "3"}]} for n in range(100)]
+    async with serving(redis_url=shared_valkey.url, prefix="batchrun:", deadline_max_ms=60_000) as service:
+        before = len(service.engine.batches)
+        answers = (await batch(service, *bodies, budget_ms=60_000))["answers"]
+        assert service.engine.batches[before:] == [100]
+    assert [one["answer"]["user_id"] for one in answers] == [f"u{n}" for n in range(100)]
+    assert {one["answer"]["rung"] for one in answers} == {"full"}
+
+
+@asynchronous
 async def test_one_deadline_holds_for_all_entries() -> None:
     async with serving() as service:
         service.engine.go.clear()
@@ -75,7 +87,7 @@ async def test_one_deadline_holds_for_all_entries() -> None:
     assert all(len(ids(one["answer"])) == 2 for one in answer["answers"][:8])
 
 
-@pytest.mark.parametrize("body", [{}, {"requests": []}, {"requests": [{}] * 51}, {"requests": 1}, [],
+@pytest.mark.parametrize("body", [{}, {"requests": []}, {"requests": [{}] * 101}, {"requests": 1}, [],
                                   {"requests": [{}], "x": 1}, {"requests": [{}], "budget_ms": 0}])  # fmt: skip
 @asynchronous
 async def test_a_batch_that_is_none_is_refused_as_a_whole(body: Any) -> None:

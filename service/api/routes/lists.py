@@ -27,7 +27,7 @@ router = APIRouter(route_class=DirectRoute)
     openapi_extra=takes(BatchRequest),
 )
 async def recommend_batch(request: Request) -> Response:
-    """Makes up to 50 lists at once.
+    """Makes up to 100 lists at once.
 
     Each entry is answered, or refused, as by `/recommend`, and one deadline holds for all. For the rate of a key each
     list counts as a request.

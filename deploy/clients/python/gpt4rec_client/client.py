@@ -90,7 +90,7 @@ class Client:
     def recommend_batch(
         self, asked: Sequence[Question], budget_ms: float | None = None
     ) -> list[Recommendation | ClientError]:
-        """Returns up to 50 lists, in order, each as `recommend` does; an error in place of a list that there is not.
+        """Returns up to 100 lists, in order, each as `recommend` does; an error in place of a list that there is not.
 
         Args:
             asked: The questions.

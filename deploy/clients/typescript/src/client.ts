@@ -156,7 +156,7 @@ export class Client {
     return this.#list({ ...this.#budget(), ...question, ...subject, cursor: before.cursor }, "/recommend", signal);
   }
 
-  /** Returns up to 50 lists, in order, each as `recommend` does; an error in place of a list that there is not. */
+  /** Returns up to 100 lists, in order, each as `recommend` does; an error in place of a list that there is not. */
   async recommendBatch(questions: Question[], signal?: AbortSignal): Promise<(Recommendation | ClientError)[]> {
     const requests = questions.map((question) => ({ ...this.#subject(question), ...question }));
     type Entry = { status: number; answer: Recommendation | null; problem: unknown };
