@@ -27,6 +27,7 @@ IR_VERSION = 10
 NORM_EPSILON = 1e-5
 
 INT = ir.DataType.INT64
+INT32 = ir.DataType.INT32
 FLOAT = ir.DataType.FLOAT
 HALF = ir.DataType.FLOAT16
 INT8 = ir.DataType.INT8
@@ -34,7 +35,8 @@ INT8 = ir.DataType.INT8
 DATA_TYPES: Mapping[Dtype, ir.DataType] = {
     "bool": ir.DataType.BOOL,
     "int8": INT8,
-    "int32": ir.DataType.INT32,
+    "uint8": ir.DataType.UINT8,
+    "int32": INT32,
     "int64": INT,
     "float16": HALF,
     "float32": FLOAT,

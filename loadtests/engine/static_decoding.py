@@ -20,6 +20,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
+from export.graphs.decoder import closed_by_byte
 from service.artifact.array_types import Array, IntArray
 from service.artifact.graph_interface import levels_by_rows, levels_with_row_tokens
 from service.artifact.trie import Trie
@@ -91,6 +92,8 @@ class Step:
         kinds = {
             np.dtype(np.int64): TensorProto.INT64,
             np.dtype(np.int32): TensorProto.INT32,
+            np.dtype(np.int8): TensorProto.INT8,
+            np.dtype(np.uint8): TensorProto.UINT8,
             np.dtype(np.bool_): TensorProto.BOOL,
         }
         small = tables.get("tokens", np.zeros(0)).dtype == np.int32
@@ -177,39 +180,46 @@ def our_step(trie: Trie, level: int, code_sizes: Sequence[int]) -> Step:
     It uses rows of all tokens, rows of the children's tokens, or CSR form, depending on the sizes of the codes.
     """
     n = helper.make_node
+    children = np.arange(trie.n_nodes[level], dtype=np.int64)
+    every = np.ones(len(children), np.bool_)
     if level in levels_by_rows(code_sizes):
         nodes = [
             n("Gather", ["row_ok", "at"], ["ok"], axis=0),
+            n("DequantizeLinear", ["ok", "minus_never", "allowed"], ["closed"]),
+            n("Add", ["log_prob", "closed"], ["candidate"]),
             n("Gather", ["row_child", "at"], ["next"], axis=0),
-            n("Where", ["ok", "log_prob", "never"], ["candidate"]),
             n("Shape", ["log_prob"], ["shape"]),
             n("Expand", ["all_tokens", "shape"], ["token"]),
         ]
-        children = np.arange(trie.n_nodes[level], dtype=np.int64)
         size = int(code_sizes[level])
         tables: dict[str, Array] = {
-            "row_ok": trie.rows(level, size, np.ones(len(children), np.bool_)),
+            "row_ok": trie.rows(level, size, every).view(np.int8),
             "row_child": trie.rows(level, size, children),
             "all_tokens": np.arange(size, dtype=np.int64)[None],
-            "never": np.array([NEVER], np.float32),
+            "minus_never": np.array(-NEVER, np.float32),
+            "allowed": np.array(1, np.int8),
         }
         return Step(nodes, tables, _IN)
     by_row = level in levels_with_row_tokens(code_sizes)
     nodes = [
-        n("Gather", ["count", "at"], ["counts"], axis=0),
-        n("Less", ["slots", "counts"], ["ok"]),
+        n("Gather", ["child_ok", "at"], ["bits"], axis=0),
+        n("Cast", ["bits"], ["byte"], to=TensorProto.INT32),
+        n("Gather", ["closed_by_byte", "byte"], ["closed_in_eights"], axis=0),
         n("Gather", ["first", "at"], ["begin"], axis=0),
         n("Add", ["begin", "slots"], ["place"]),
         n("Min", ["place", "last"], ["next"]),
         n("Gather", ["tokens", "at" if by_row else "next"], ["token"], axis=0),
         n("GatherElements", ["log_prob", "token"], ["picked"], axis=1),
-        n("Where", ["ok", "picked", "never"], ["candidate"]),
+        n("Reshape", ["closed_in_eights", "rows"], ["closed"]),
+        n("Add", ["picked", "closed"], ["candidate"]),
     ]
-    first = trie.first_child[level]
+    first, places = trie.first_child[level], 8 * trie.row_bytes(level)
     tables = {
-        "count": np.diff(first)[:, None], "first": first[:-1, None],
-        "tokens": trie.row_tokens(level) if by_row else trie.token[level],
-        "slots": np.arange(trie.branching[level], dtype=np.int64), "never": np.array([NEVER], np.float32),
+        "child_ok": trie.row_bits(level, every), "closed_by_byte": closed_by_byte(),
+        "first": first[:-1, None],
+        "tokens": trie.row_tokens(level, places) if by_row else trie.token[level],
+        "slots": np.arange(places, dtype=np.int64),
+        "rows": np.array([-1, places], np.int64),
         "last": np.array([trie.n_nodes[level] - 1], np.int64),
     }  # fmt: skip
     return Step(nodes, tables, _IN)

@@ -9,7 +9,7 @@ most of which are no item; so that the score costs what it costs, each path is g
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from model.network.config import NetworkConfig
 from service.artifact import graph_interface
 from service.artifact import graph_names as names
 from service.artifact.array_types import Array
-from service.artifact.graph_interface import GraphShape, Interface, Tensor, levels_by_rows
+from service.artifact.graph_interface import GraphShape, Interface, Tensor, levels_by_rows, levels_with_row_tokens
 from service.artifact.graph_names import NEVER, level_input
 
 _FACTOR = 1_000_003
@@ -51,12 +51,15 @@ def free_interface(shape: GraphShape) -> Interface:
     return Interface((*inputs, Tensor("n_items", "int64", (1,))), interface.outputs)
 
 
-def free_shape(config: NetworkConfig, width: int) -> dict[str, npt.NDArray[np.int64]]:
-    """The inputs that follow from the width, for one row."""
+def free_shape(
+    config: NetworkConfig, width: int, places: Callable[[NetworkConfig, int], int] | None = None
+) -> dict[str, npt.NDArray[np.int64]]:
+    """The inputs that follow from the width, for one row; `places` of a node's children, by default one a code."""
     values, kept = {}, 1
     for level, size in enumerate(config.code_sizes):
         if level > 0:
-            values[f"flat_{level}"] = np.array([-1, 1, kept * size], np.int64)
+            place = size if places is None else places(config, level)
+            values[f"flat_{level}"] = np.array([-1, 1, kept * place], np.int64)
             values[f"row_base_{level}"] = np.zeros((1, 1, 1), np.int64)
         kept = min(width, kept * size)
         values[f"keep_{level}"] = np.array([kept], np.int64)
@@ -65,8 +68,8 @@ def free_shape(config: NetworkConfig, width: int) -> dict[str, npt.NDArray[np.in
 
 def plain_tables(config: NetworkConfig, width: int) -> dict[str, Array]:
     """Inputs of `decoder.onnx` for one row: a node of a level is its last token, and every code follows it."""
-    values: dict[str, Array] = {**free_shape(config, width), "filter": np.zeros(1, np.int64)}
-    by_rows = levels_by_rows(config.code_sizes)
+    values: dict[str, Array] = {**free_shape(config, width, _places), "filter": np.zeros(1, np.int64)}
+    with_tokens = levels_with_row_tokens(config.code_sizes)
     kept = 1
     for level, size in enumerate(config.code_sizes):
         above = config.code_sizes[level - 1] if level else 1
@@ -75,25 +78,30 @@ def plain_tables(config: NetworkConfig, width: int) -> dict[str, Array]:
         if level == 0:
             values |= {"node_ok_0": np.ones((1, size), np.bool_), "closed_value_0": np.zeros((1, 1, 1), np.float32)}
         else:
-            base = np.zeros(kept, np.int64)
-            place = np.stack([np.arange(kept), np.full(kept, NEVER)]).astype(np.float32)
+            places = _places(config, level)
+            first = np.zeros(above, np.int64)
             values |= {
-                f"place_{level}": place,
+                f"place_{level}": np.stack([np.arange(kept) * places, np.full(kept, NEVER)]).astype(np.float32),
                 f"closed_parent_{level}": np.full((1, 1, 1), -2, np.int64),
                 f"beam_{level}": np.array([-1, kept, 1], np.int64),
-                f"row_token_{level}": np.tile(tokens.astype(np.int32), (above, 1)),
-                f"n_slots_{level}": np.array([size], np.int64),
-                f"node_base_{level}": base if level in by_rows else base[:, None],
-                f"row_ok_{level}": np.ones((above, size), np.bool_),
-                f"row_child_{level}": np.tile(tokens, (above, 1)),
-                f"node_ok_{level}": np.ones(size, np.bool_),
-                f"first_{level}": np.zeros((above, 1), np.int64),
-                f"count_{level}": np.full((above, 1), size, np.int64),
-                f"slots_{level}": tokens,
+                f"n_slots_{level}": np.array([places], np.int64),
+                f"node_base_{level}": np.zeros(kept, np.int64),
+                f"row_ok_{level}": np.ones((above, size), np.int8),
+                f"row_child_{level}": np.tile(tokens, above),
+                f"child_ok_{level}": np.tile(np.packbits(np.arange(places) < size, bitorder="little"), (above, 1)),
+                f"row_token_{level}": np.tile(np.resize(tokens, places).astype(np.int32), (above, 1)),
+                f"first_{level}": first if level in with_tokens else first[:, None],
+                f"slots_{level}": np.arange(places),
                 f"last_node_{level}": np.array([size - 1], np.int64),
             }
         kept = min(width, kept * size)
     return values | {"leaf_item": np.arange(config.code_sizes[-1], dtype=np.int64)}
+
+
+def _places(config: NetworkConfig, level: int) -> int:
+    """Places of a node's children in the tables."""
+    size = config.code_sizes[level]
+    return size if level in levels_by_rows(config.code_sizes) else -(-size // 8) * 8
 
 
 class FreeDecoderGraph(DecoderGraph):

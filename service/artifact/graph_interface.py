@@ -18,7 +18,7 @@ from service.artifact.graph_names import level_input
 from service.artifact.query_text import QUERY_GRAMS
 from service.artifact.state_layout import StateArray, StateLayout
 
-Dtype = Literal["bool", "int8", "int32", "int64", "float16", "float32"]
+Dtype = Literal["bool", "int8", "uint8", "int32", "int64", "float16", "float32"]
 Compute = Literal["float16", "float32"]  # type of a graph's activations, and of its item vectors
 
 
@@ -313,33 +313,36 @@ def level_inputs(shape: GraphShape, level: int) -> list[Tensor]:
     }
     if level == 0:
         found |= {names.NODE_OK: ("bool", ("filters", below)), names.CLOSED_VALUE: ("float32", closed)}
-    else:
-        found |= {
-            names.CLOSED_PARENT: ("int64", closed),
-            names.FLAT: ("int64", (3,)),
-            names.BEAM: ("int64", (3,)),
-            names.ROW_BASE: ("int64", ("batch", 1, 1)),
-            names.PLACE: ("float32", (2, f"width_{level}")),
-            names.N_SLOTS: ("int64", (1,)),
-        }
+        return [Tensor(level_input(name, level), dtype, size) for name, (dtype, size) in found.items()]
+    found |= {
+        names.CLOSED_PARENT: ("int64", closed),
+        names.FLAT: ("int64", (3,)),
+        names.BEAM: ("int64", (3,)),
+        names.ROW_BASE: ("int64", ("batch", 1, 1)),
+        names.PLACE: ("float32", (2, f"width_{level}")),
+        names.N_SLOTS: ("int64", (1,)),
+        names.NODE_BASE: ("int64", (f"beams_{level}",)),
+    }
     if level in levels_by_rows(shape.code_sizes):
         size = shape.code_sizes[level]
         found |= {
-            names.NODE_BASE: ("int64", (f"beams_{level}",)),
-            names.ROW_OK: ("bool", (f"row_oks_{level}", size)),
-            names.ROW_CHILD: ("int64", (nodes, size)),
+            names.ROW_OK: ("int8", (f"row_oks_{level}", size)),
+            names.ROW_CHILD: ("int64", (f"row_children_{level}",)),
         }
-    elif level > 0:
-        found |= {
-            names.NODE_OK: ("bool", (f"node_oks_{level}",)),
-            names.NODE_BASE: ("int64", (f"beams_{level}", 1)),
-            names.FIRST: ("int64", (nodes, 1)),
-            names.COUNT: ("int64", (nodes, 1)),
-            names.SLOTS: ("int64", (f"slots_{level}",)),
-            names.LAST_NODE: ("int64", (1,)),
-        }
+        del found[names.TOKEN]
+    else:
+        found[names.CHILD_OK] = ("uint8", (f"child_oks_{level}", f"bytes_{level}"))
         if level in levels_with_row_tokens(shape.code_sizes):
-            found[names.ROW_TOKEN] = ("int32", (nodes, f"slots_{level}"))
+            found |= {
+                names.FIRST: ("int64", (nodes,)),
+                names.ROW_TOKEN: ("int32", (nodes, f"slots_{level}")),
+            }
+        else:
+            found |= {
+                names.FIRST: ("int64", (nodes, 1)),
+                names.SLOTS: ("int64", (f"slots_{level}",)),
+                names.LAST_NODE: ("int64", (1,)),
+            }
     return [Tensor(level_input(name, level), dtype, size) for name, (dtype, size) in found.items()]
 
 

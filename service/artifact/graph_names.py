@@ -88,32 +88,33 @@ FILTER = "filter"  # [B] index of each row's filter among the F
 CLOSED_SLOT = "closed_slot"  # _l [B, 1, X_l] nodes to close: their place among their parent's children
 CLOSED_VALUE = "closed_value"  # _0 [B, 1, X_0] NEVER for each closed child of the root, 0 in the padding
 CLOSED_PARENT = "closed_parent"  # _l, l ≥ 1: [B, 1, X_l] parents of the nodes to close, −2 in the padding
-NODE_BASE = "node_base"  # _l, l ≥ 1: [B · W_{l−1}, 1] filter · n_{l+1}; by rows: [B · W_{l−1}] filter · n_l
+NODE_BASE = "node_base"  # _l, l ≥ 1: [B · W_{l−1}] filter · n_l
 WEIGHTS = "weights"  # [B, 2] weights of the path's log-probability and of q · e
 GROUP = "group"  # whole catalogue: [B] row of ITEM_BIAS; signals alone: [B, 1] group · rows
 SIGNAL_ITEM = "signal_item"  # [B, M] items that the row's filter allows and that are not excluded, 0 in the padding
 SIGNAL_VALUE = "signal_value"  # [B, M] what the user's signals add to the score of each of them, 0 in the padding
 
-# -- the shape of the search: follows from the width and the batch
+# -- the shape of the search: follows from the width and the batch. C_l here is a multiple of 8 in levels with CHILD_OK,
+#    and V_l by rows
 
 KEEP = "keep"  # _l [1] W_l = min(W, W_{l−1} · C_l)
 FLAT = "flat"  # _l, l ≥ 1: [3] = −1, 1, W_{l−1} · C_l
 BEAM = "beam"  # _l, l ≥ 1: [3] = −1, W_{l−1}, 1
 ROW_BASE = "row_base"  # _l, l ≥ 1: [B, 1, 1] row · W_{l−1} · C_l
-PLACE = "place"  # _l, l ≥ 1: [2, W_{l−1}] the place in the beam, and NEVER
+PLACE = "place"  # _l, l ≥ 1: [2, W_{l−1}] the place of the first child of each kept node, and NEVER
+N_SLOTS = "n_slots"  # _l, l ≥ 1: [1] C_l
 
 # -- the catalogue: the trie in CSR form, and the items
 
-TOKEN = "token"  # noqa: S105 – _l [n_{l+1}] token of each node below level l
-NODE_OK = "node_ok"  # _0 [F, n_1]; _l, l ≥ 1: [F · n_{l+1}]: whether a filter allows an item below the node
-FIRST = "first"  # _l, l ≥ 1: [n_l, 1] first child of each node
-COUNT = "count"  # _l, l ≥ 1: [n_l, 1] number of its children
-SLOTS = "slots"  # _l, l ≥ 1: [C_l] = 0 … C_l − 1
-N_SLOTS = "n_slots"  # _l, l ≥ 1: [1] C_l
-LAST_NODE = "last_node"  # _l, l ≥ 1: [1] n_{l+1} − 1
-ROW_OK = "row_ok"  # _l, by rows: [F · n_l, V_l] NODE_OK of the children by token; false where there is no child
-ROW_CHILD = "row_child"  # _l, by rows: [n_l, V_l] the children by token
+TOKEN = "token"  # noqa: S105 – _l, not by rows: [n_{l+1}] token of each node below level l
+NODE_OK = "node_ok"  # _0 [F, n_1]: whether a filter allows an item below the node
+FIRST = "first"  # _l, not by rows: [n_l, 1] first child of each node; [n_l] where there are ROW_TOKEN
+ROW_OK = "row_ok"  # _l, by rows: [F · n_l, V_l] 1 for the children, by token, that exist and are allowed, else 0
+ROW_CHILD = "row_child"  # _l, by rows: [n_l · V_l] the children by token
+CHILD_OK = "child_ok"  # _l, not by rows: [F · n_l, C_l / 8] the same by place, in bits, the lowest of a byte first
 ROW_TOKEN = "row_token"  # noqa: S105 – _l, in `levels_with_row_tokens`, not by rows: [n_l, C_l] the children's tokens
+SLOTS = "slots"  # _l, neither by rows nor with ROW_TOKEN: [C_l] = 0 … C_l − 1
+LAST_NODE = "last_node"  # _l, like SLOTS: [1] n_{l+1} − 1
 LEAF_ITEM = "leaf_item"  # [N] item of each leaf
 ITEM_TABLE = (
     "item_table"  # [rows, d] item vectors in the compute type; the encoders read special tokens from it as well

@@ -22,6 +22,21 @@ from service.artifact.arrays import map_arrays, save_arrays
 Counts = npt.NDArray[np.integer]
 
 
+@dataclass(frozen=True, slots=True)
+class _BitLayout:
+    """Where the children of one level are in `Trie.row_bits`.
+
+    Attributes:
+        bit: [n_{l+1}] the bit of each child in its byte.
+        start: [m] the first child of each byte in use.
+        byte: [m] the byte, or all of them.
+    """
+
+    bit: npt.NDArray[np.uint8]
+    start: IntArray
+    byte: IntArray | slice
+
+
 @dataclass(frozen=True)
 class Trie:
     """K levels under one root; level 0 is the root, level K the leaves.
@@ -134,12 +149,52 @@ class Trie:
         table[self.parent[level], self.token[level]] = values
         return table
 
-    def row_tokens(self, level: int) -> npt.NDArray[np.int32]:
-        """Returns [n_level, branching] the children's tokens by parent and place, padded with zeros."""
-        table = np.zeros((len(self.first_child[level]) - 1, self.branching[level]), np.int32)
-        place = np.arange(len(self.token[level])) - self.first_child[level].take(self.parent[level])
-        table[self.parent[level], place] = self.token[level]
+    def row_tokens(self, level: int, places: int | None = None) -> npt.NDArray[np.int32]:
+        """Returns [n_level, places] the children's tokens by parent and place, padded with zeros.
+
+        Args:
+            level: Level of the parents.
+            places: As many as a node's children take; by default as many as the most children of one.
+        """
+        table = np.zeros((len(self.first_child[level]) - 1, places or self.branching[level]), np.int32)
+        table[self.parent[level], self._place(level)] = self.token[level]
         return table
+
+    def row_bits(self, level: int, values: BoolArray) -> npt.NDArray[np.uint8]:
+        """Returns [n_level, ⌈branching / 8⌉] `values` [n_{level+1}] of the children in bits, by parent and place.
+
+        The first child has the lowest bit of the first byte. There are zeros where there is no child.
+        """
+        layout = self._bit_layout(level)
+        rows = np.zeros((len(self.first_child[level]) - 1, self.row_bytes(level)), np.uint8)
+        rows.reshape(-1)[layout.byte] = np.add.reduceat(values * layout.bit, layout.start, dtype=np.uint8)
+        return rows
+
+    def row_bytes(self, level: int) -> int:
+        """Returns the bytes of a row of `row_bits`."""
+        return -(-self.branching[level] // 8)
+
+    def _place(self, level: int) -> IntArray:
+        """[n_{level+1}] place of each node among its parent's children."""
+        place: IntArray = np.arange(len(self.token[level])) - self.first_child[level].take(self.parent[level])
+        return place
+
+    def _bit_layout(self, level: int) -> _BitLayout:
+        """Computed once for a level: every filter needs it."""
+        if level not in self._bit_layouts:
+            place = self._place(level)
+            start: IntArray = self.first_child[level][:-1]
+            byte: IntArray | slice = slice(None)
+            if self.row_bytes(level) > 1:
+                start = np.flatnonzero(place % 8 == 0)
+                byte = self.parent[level].take(start) * self.row_bytes(level) + place.take(start) // 8
+            bit = np.left_shift(np.uint8(1), (place % 8).astype(np.uint8))
+            self._bit_layouts[level] = _BitLayout(bit, start, byte)
+        return self._bit_layouts[level]
+
+    @cached_property
+    def _bit_layouts(self) -> dict[int, _BitLayout]:
+        return {}
 
     def save(self, path: Path) -> None:
         """Writes the trie."""

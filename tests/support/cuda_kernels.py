@@ -73,6 +73,11 @@ CUDA_KERNELS: dict[str, list[Kernel]] = {
         Kernel(14, ALWAYS, {"T": "double float float16 int32 int64 uint32 uint64", "T2": "int32 int64"}),
         Kernel(11, 13, {"T": "double float int32 int64 uint32 uint64", "T2": "int32 int64"}),
     ],
+    "DequantizeLinear": [
+        Kernel(21, ALWAYS, {"T1": "float8e4m3fn float8e5m2 int4 int8 uint4 uint8", "T2": "float float16"}),
+        Kernel(19, 20, {"T1": "float8e4m3fn float8e5m2 int8 uint8", "T2": "float float16"}),
+        Kernel(13, 18, {"T": "int8 uint8"}),
+    ],
     "Div": [
         Kernel(14, ALWAYS, {"T": "bfloat16 double float float16 int16 int32 int64 int8 uint16 uint32 uint64 uint8"}),
         Kernel(13, 13, {"T": "bfloat16 double float float16 int32 int64 uint32 uint64"}),

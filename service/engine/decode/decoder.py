@@ -266,9 +266,9 @@ def _filter_feeds(tables: Tables, masks: Sequence[Mask], shape: SearchShape, row
         return {names.FILTER: row, **shape.node_base}
     feeds = {names.FILTER: row}
     for level in range(1, tables.trie.levels):
-        by_rows = level in shape.by_rows
-        base = np.repeat(row * tables.trie.n_nodes[level - by_rows], shape.kept[level - 1])
-        feeds[level_input(names.NODE_BASE, level)] = base if by_rows else base[:, None]
+        by_parent = level in shape.by_parent
+        base = np.repeat(row * tables.trie.n_nodes[level - by_parent], shape.kept[level - 1])
+        feeds[level_input(names.NODE_BASE, level)] = base if by_parent else base[:, None]
     return feeds
 
 

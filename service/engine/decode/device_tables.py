@@ -22,12 +22,16 @@ from service.engine.decode.delta_table import DeltaTable
 from service.engine.decode.filters import FilterTable
 from service.engine.decode.item_noise import ItemNoise
 from service.engine.decode.mask_arena import MaskArena
+from service.engine.decode.mask_parts import mask_parts
 from service.engine.decode.ranking import Ranking
 from service.engine.decode.search_shape import SearchShape, search_shape
 from service.engine.decode.signal_inputs import ListableSignals
 from service.engine.onnx_session import Values
 from service.engine.placement import Placement
 
+# What graphs of before read: the type of `ROW_OK` there was bool, and the number of children was an input.
+_PACKED_ROWS = "tensor(int8)"
+_COUNT = "count"
 _SHAPES_MAX = 256
 # A few KB each for a history of a few hundred items, but callers choose what they exclude.
 _EXCLUSIONS_MAX = 1024
@@ -43,12 +47,15 @@ class DecoderTraits:
         by_rows: Levels at which the decoder looks children up by token.
         item_dtype: Type of the item vectors in the graphs.
         dense: Whether the graphs score the whole catalogue.
+        packed: Whether the graphs look up the masks of a node's children by the node, in bits or by token; graphs of
+            before look up a byte for each child.
     """
 
     code_sizes: tuple[int, ...]
     by_rows: frozenset[int]
     item_dtype: np.dtype[np.floating[Any]]
     dense: bool
+    packed: bool
 
     @classmethod
     def of(cls, code_sizes: Sequence[int], decoder: Mapping[str, str]) -> DecoderTraits:
@@ -65,6 +72,8 @@ class DecoderTraits:
             by_rows=frozenset(level for level in levels if level_input(names.ROW_OK, level) in decoder),
             item_dtype=np.dtype(np.float16 if half else np.float32),
             dense=names.ITEM_OK in decoder,
+            packed=all(level_input(names.NODE_OK, level) not in decoder for level in levels[1:])
+            and all(decoder.get(level_input(names.ROW_OK, level), _PACKED_ROWS) == _PACKED_ROWS for level in levels),
         )
 
 
@@ -191,11 +200,14 @@ class Tables:
 
     def _make_shape(self, width: int, rows: int, joined: int) -> SearchShape:
         by_rows = self.traits.by_rows
+        packed = self.traits.packed
         places = [
-            self.traits.code_sizes[level] if level in by_rows else most
-            for level, most in enumerate(self.trie.branching)
+            self.traits.code_sizes[level] if level in by_rows else _places(self.trie, level, packed=packed)
+            for level in range(self.trie.levels)
         ]
-        return search_shape(self._placement, places, width=width, rows=rows, by_rows=by_rows, joined=joined)
+        return search_shape(
+            self._placement, places, width=width, rows=rows, by_rows=by_rows, packed=packed, joined=joined
+        )
 
 
 def _nbytes(key: tuple[int, bytes], inputs: Mapping[str, Array]) -> int:
@@ -204,7 +216,8 @@ def _nbytes(key: tuple[int, bytes], inputs: Mapping[str, Array]) -> int:
 
 def _arena(artifact: Artifact, placement: Placement, traits: DecoderTraits) -> MaskArena:
     tables = {level: traits.code_sizes[level] for level in sorted(traits.by_rows)}
-    return MaskArena(artifact.trie, tables, _dense_rows(artifact, traits), placement)
+    parts = mask_parts(artifact.trie, tables, _dense_rows(artifact, traits), packed=traits.packed)
+    return MaskArena(parts, placement)
 
 
 def _dense_rows(artifact: Artifact, traits: DecoderTraits) -> int:
@@ -222,27 +235,37 @@ def _item_tables(artifact: Artifact, placement: Placement, traits: DecoderTraits
 def _trie_inputs(trie: Trie, placement: Placement, traits: DecoderTraits) -> dict[str, ort.OrtValue]:
     """The trie in CSR form, and the tables of the levels that have them."""
     arrays: dict[str, Array] = {names.LEAF_ITEM: trie.leaf_item}
+    with_tokens = levels_with_row_tokens(traits.code_sizes) - traits.by_rows
     for level in range(trie.levels):
-        arrays |= {level_input(name, level): array for name, array in _level_arrays(trie, level).items()}
-    for level in traits.by_rows:
-        nodes = np.arange(trie.n_nodes[level], dtype=np.int64)
-        arrays[level_input(names.ROW_CHILD, level)] = trie.rows(level, traits.code_sizes[level], nodes)
-    for level in levels_with_row_tokens(traits.code_sizes):
-        arrays[level_input(names.ROW_TOKEN, level)] = trie.row_tokens(level)
+        arrays[level_input(names.TOKEN, level)] = trie.token[level]
+        if level in traits.by_rows:
+            nodes = np.arange(trie.n_nodes[level], dtype=np.int64)
+            table = trie.rows(level, traits.code_sizes[level], nodes)
+            arrays[level_input(names.ROW_CHILD, level)] = table.reshape(-1) if traits.packed else table
+        elif level > 0:
+            found = _level_arrays(trie, level, traits, with_tokens=level in with_tokens)
+            arrays |= {level_input(name, level): array for name, array in found.items()}
     return {name: placement.put(array) for name, array in arrays.items()}
 
 
-def _level_arrays(trie: Trie, level: int) -> dict[str, Array]:
-    arrays: dict[str, Array] = {names.TOKEN: trie.token[level]}
-    if level > 0:
-        first = trie.first_child[level]
-        arrays |= {
-            names.FIRST: first[:-1, None],
-            names.COUNT: np.diff(first)[:, None],
-            names.SLOTS: np.arange(trie.branching[level], dtype=np.int64),
-            names.LAST_NODE: np.array([trie.n_nodes[level] - 1], np.int64),
-        }
+def _level_arrays(trie: Trie, level: int, traits: DecoderTraits, *, with_tokens: bool) -> dict[str, Array]:
+    """The inputs of a level that is not looked up by rows."""
+    first, places = trie.first_child[level], _places(trie, level, packed=traits.packed)
+    arrays: dict[str, Array] = {
+        names.FIRST: first[:-1] if traits.packed and with_tokens else first[:-1, None],
+        names.SLOTS: np.arange(places, dtype=np.int64),
+        names.LAST_NODE: np.array([trie.n_nodes[level] - 1], np.int64),
+    }
+    if not traits.packed:
+        arrays[_COUNT] = np.diff(first)[:, None]
+    if with_tokens:
+        arrays[names.ROW_TOKEN] = trie.row_tokens(level, places)
     return arrays
+
+
+def _places(trie: Trie, level: int, *, packed: bool) -> int:
+    """Places of a node's children: as many as the most have, and a multiple of 8 where masks are in bits."""
+    return 8 * trie.row_bytes(level) if packed and level > 0 else trie.branching[level]
 
 
 def _item_inputs(artifact: Artifact, placement: Placement, noise: ItemNoise) -> dict[str, ort.OrtValue]:

@@ -23,25 +23,35 @@ class SearchShape:
         node_base: The inputs `NODE_BASE` of a batch whose rows all have the first mask of the stack: zeros.
         kept: [K] number of nodes kept after each level.
         by_rows: The levels at which a child's place is its token.
+        by_parent: The levels at which the graphs look up the masks of a node's children by the node.
     """
 
     values: Values
     node_base: Values
     kept: tuple[int, ...]
     by_rows: frozenset[int]
+    by_parent: frozenset[int]
 
 
 def search_shape(
-    placement: Placement, places: Sequence[int], *, width: int, rows: int, by_rows: frozenset[int], joined: int
+    placement: Placement,
+    places: Sequence[int],
+    *,
+    width: int,
+    rows: int,
+    by_rows: frozenset[int],
+    packed: bool,
+    joined: int,
 ) -> SearchShape:
     """Returns the shape of a search.
 
     Args:
         placement: Where the inputs go.
-        places: [K] places that a node's children have at each level: most children, or the number of tokens by rows.
+        places: [K] places that a node's children have at each level.
         width: Width of the beam.
         rows: Rows of the batch, padding included.
         by_rows: The levels that the graph looks up by rows.
+        packed: Whether the graph looks up all masks by the parents.
         joined: Number of candidates that join the beam's.
     """
     values: dict[str, ort.OrtValue] = {}
@@ -49,10 +59,12 @@ def search_shape(
     host, put = placement.host, placement.put
     kept = 1
     counts = []
+    by_parent = frozenset(range(1, len(places))) if packed else by_rows
     for level, n_places in enumerate(places):
         if level > 0:
             row_base = np.arange(rows, dtype=np.int64).reshape(-1, 1, 1) * (kept * n_places)
-            place = np.stack([np.arange(kept), np.full(kept, NEVER)]).astype(np.float32)
+            first = np.arange(kept) * (n_places if packed else 1)
+            place = np.stack([first, np.full(kept, NEVER)]).astype(np.float32)
             inputs = {
                 names.FLAT: host(np.array([-1, 1, kept * n_places], np.int64)),
                 names.BEAM: host(np.array([-1, kept, 1], np.int64)),
@@ -62,10 +74,10 @@ def search_shape(
             }
             values |= {level_input(name, level): value for name, value in inputs.items()}
             base = np.zeros(rows * kept, np.int64)
-            node_base[level_input(names.NODE_BASE, level)] = put(base if level in by_rows else base[:, None])
+            node_base[level_input(names.NODE_BASE, level)] = put(base if level in by_parent else base[:, None])
         kept = min(width, kept * n_places)
         counts.append(kept)
         values[level_input(names.KEEP, level)] = host(np.array([kept], np.int64))
     values[names.KEEP_JOINED] = host(np.array([joined], np.int64))
     values[names.JOINED_SHAPE] = host(np.array([-1, 1, joined], np.int64))
-    return SearchShape(values, node_base, tuple(counts), by_rows)
+    return SearchShape(values, node_base, tuple(counts), by_rows, by_parent)

@@ -19,6 +19,7 @@ from scipy import stats
 
 from model.network.gpt4rec import GPT4Rec
 from model.reference.decoder import ReferenceDecoder, Scoring, normalise, nucleus, sampling_log_probs
+from service.artifact import graph_interface
 from service.artifact.array_types import IntArray
 from service.artifact.columns import Texts
 from service.artifact.features import GAP_UNKNOWN, NO_EVENTS, EventArrays
@@ -105,13 +106,18 @@ class Pair:
         return [int(item) for item in np.flatnonzero(mask)]
 
 
-@pytest.fixture(
-    scope="module", params=[*sorted(SHAPES), -3], ids=lambda k: f"K={k}" if k > 0 else f"K={-k}, signals alone"
-)
+@pytest.fixture(scope="module", params=[*map(str, SHAPES), "signals alone", "large"])
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    levels = abs(request.param)
+    """Trees of 1 to 4 levels. "Large" looks level 1 up by token, 2 by rows of tokens, and 3 in CSR form."""
+    folder = tmp_path_factory.mktemp("artifact")
+    if request.param == "large":
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(graph_interface, "_ROWS_MAX", 6)
+            patch.setattr(graph_interface, "_NODES_MAX", 6)
+            return Pair(random_network(seed=6, n_items=60, sizes=(2, 3, 20, 12)), folder)
+    levels = 3 if request.param == "signals alone" else int(request.param)
     model = random_network(seed=levels, n_items=40, sizes=SHAPES[levels])
-    return Pair(model, tmp_path_factory.mktemp("artifact"), dense=request.param > 0)
+    return Pair(model, folder, dense=request.param != "signals alone")
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -172,3 +174,28 @@ def test_paths_and_children_are_those_of_the_codes(codes: IntArray) -> None:
             expected = [slow.nodes[level + 1][child][-1] for child in slow.children(level, node)]
             assert trie.children(prefix).tolist() == expected
         assert trie.children((99,) * level).tolist() == ([] if level else trie.token[0].tolist())
+
+
+@given(paths(), st.integers(0, 2**32))
+@settings(max_examples=30, deadline=None)
+def test_rows_of_children_hold_tokens_and_bits_by_place(codes: IntArray, seed: int) -> None:
+    trie = Trie.build(codes)
+    for level in range(trie.levels):
+        ok = np.random.default_rng(seed).random(trie.n_nodes[level]) < 0.5
+        places = 8 * trie.row_bytes(level)
+        bits, tokens = trie.row_bits(level, ok), trie.row_tokens(level, places)
+        assert places - 8 < trie.branching[level] <= places
+        for node, (low, high) in enumerate(itertools.pairwise(trie.first_child[level])):
+            padding = [0] * (places - (high - low))
+            assert [(int(bits[node, i // 8]) >> i % 8) & 1 for i in range(places)] == [*ok[low:high], *padding]
+            assert tokens[node].tolist() == [*trie.token[level][low:high], *padding]
+
+
+def test_a_node_with_many_children_has_several_bytes() -> None:
+    codes = np.stack([np.repeat([0, 1, 2], [17, 1, 9]), np.arange(27)], axis=1)
+    bits = Trie.build(codes).row_bits(1, np.arange(27) % 3 == 0)
+    assert [[f"{byte:08b}" for byte in row] for row in bits] == [
+        ["01001001", "10010010", "00000000"],
+        ["00000000"] * 3,
+        ["01001001", "00000000", "00000000"],
+    ]

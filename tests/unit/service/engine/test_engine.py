@@ -14,7 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from export import artifact_writer
 from model.reference import closed_nodes as reference
+from service.artifact import graph_interface
 from service.artifact.features import GAP_UNKNOWN, EventArrays
 from service.artifact.graph_interface import ON_REQUEST, ON_REQUEST_SAMPLED
 from service.artifact.trie import Trie
@@ -32,6 +34,7 @@ from service.engine.onnx_session import GraphSession
 from service.engine.placement import Placement
 from service.signals.item_values import ItemValues
 from tests.support.artifacts import random_parts, write_artifact
+from tests.support.byte_mask_decoder import write_byte_mask_decoder
 from tests.support.engine_jobs import rank_by, requesting
 from tests.support.networks import random_catalogue, random_codes, random_network
 
@@ -278,13 +281,30 @@ def test_a_mask_is_written_to_its_own_place_and_nothing_else_moves(engine: Engin
     others = {name: value.numpy().copy() for name, value in before.items()}
     mask = fresh.filters.build({"category": ["a"], "brand": ["y"]})
     assert all(fresh.arena.values[name] is value for name, value in before.items())
-    inner = fresh.arena.values["node_ok_1"].numpy().reshape(-1, len(mask.counts[1]))
-    np.testing.assert_array_equal(inner[mask.place], mask.counts[1] > 0)
+    root = fresh.arena.values["node_ok_0"].numpy()
+    np.testing.assert_array_equal(root[mask.place], mask.counts[0] > 0)
+    places = len(root)
     for name, value in before.items():
-        if "row_ok" not in name and name != "node_ok_1":
-            places = len(inner)
-            changed = (value.numpy() != others[name]).reshape(places, -1).any(axis=1)
-            assert set(np.flatnonzero(changed)) <= {mask.place}
+        changed = (value.numpy() != others[name]).reshape(places, -1).any(axis=1)
+        assert set(np.flatnonzero(changed)) <= {mask.place}
+
+
+@pytest.mark.parametrize("rows_max", [2**18, 0], ids=["by rows", "in CSR form"])
+def test_a_graph_of_before_with_a_byte_for_each_node_makes_the_same_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_max: int
+) -> None:
+    monkeypatch.setattr(graph_interface, "_ROWS_MAX", rows_max)
+    monkeypatch.setattr(graph_interface, "_NODES_MAX", 0)
+    parts = random_parts(random_network(seed=4, n_items=N_ITEMS, sizes=(5, 4, 6)))
+    today = with_filters(Engine.open(write_artifact(tmp_path / "today", parts), device="cpu", threads=1))
+    monkeypatch.setattr(artifact_writer, "write_decoder", write_byte_mask_decoder)
+    before = with_filters(Engine.open(write_artifact(tmp_path / "before", parts), device="cpu", threads=1))
+    assert (today._tables.traits.packed, before._tables.traits.packed) == (True, False)
+    rng = np.random.default_rng(0)
+    h = rng.normal(size=(12, 32)).astype(np.float32)
+    jobs = [list_job(one, Decoding("beam"), rng.integers(0, N_ITEMS, 20)) for one in h]
+    jobs = [requesting(job, filter_id=[0, 2, 3, 4][number % 4]) for number, job in enumerate(jobs)]
+    assert_same_lists(before.decode(jobs), today.decode(jobs))
 
 
 def test_lists_under_more_filters_than_there_are_places_are_those_of_an_engine_with_room(artifact: Path) -> None:
