@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import metadata
 
 from fastapi import FastAPI, Request
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import cors, direct_route, openapi, problems, senders, static_pages
 from service.api.request import secret_of
@@ -39,6 +40,31 @@ from service.schemas.deprecations import DEPRECATIONS, Deprecations
 from service.store.store import Store
 
 log = logs.get(__name__)
+
+
+class Application(FastAPI):
+    """FastAPI whose requests begin at the gate.
+
+    What the framework puts around its middleware guards against errors and bodies that the gate has dealt with.
+    """
+
+    gate: RequestGate | None = None
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Builds the middleware, and finds the gate in it."""
+        stack = layer = super().build_middleware_stack()
+        while not isinstance(layer, RequestGate):
+            layer = layer.app  # type: ignore[attr-defined]
+        self.gate = layer
+        return stack
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request."""
+        if self.gate is None or scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        scope["app"] = self
+        await self.gate(scope, receive, send)
 
 
 def create_app(
@@ -81,7 +107,7 @@ def create_app(
             process_state.draining = True
             log.info("stopping")
 
-    app = FastAPI(
+    app = Application(
         title="gpt4rec",
         version=metadata.version("gpt4rec"),
         description="Next-item recommendations that always answer, and say how.",

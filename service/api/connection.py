@@ -16,11 +16,14 @@ answered as it should takes its place behind the requests before it, so that no 
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any, cast
+from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from service.api.exchange import Exchange
 from service.api.request_head import HEAD_MAX, HEADERS_MAX, TARGET_MAX, framing_error, size_error, without_upgrade
 from service.api.unanswered_bytes import UnansweredBytes
 from service.common.errors import ServiceError
@@ -40,6 +43,9 @@ _FRAMING = 8
 
 # How long an idle connection stays open when the process begins to stop: a request may be on its way.
 LAST_CALL_S = 0.25
+
+# A target that is its own path.
+_PLAIN_PATH = re.compile(rb"/[A-Za-z0-9/_.~-]*")
 
 # Target under which bytes that are no request are counted.
 _NO_TARGET = b"/"
@@ -204,8 +210,39 @@ class Connection(HttpToolsProtocol):
         if len(self.pipeline) >= AHEAD_MAX:
             self.transport.abort()
             raise ConnectionAbortedError("too many requests were sent ahead")
-        super().on_headers_complete()
+        self._begin(method)
         self._in_body = True
+
+    def _begin(self, method: bytes) -> None:
+        """Begins the answer to the request whose head is here, as uvicorn's protocol does, with an `Exchange`."""
+        scope, url, version = cast("dict[str, Any]", self.scope), self.url, self.parser.get_http_version()
+        scope["method"] = method.decode("ascii")
+        scope["http_version"] = version
+        if _PLAIN_PATH.fullmatch(url):
+            scope["path"], scope["raw_path"], scope["query_string"] = url.decode("ascii"), url, b""
+        else:
+            parsed = httptools.parse_url(url)
+            scope["path"], scope["raw_path"] = unquote(parsed.path.decode("ascii")), parsed.path
+            scope["query_string"] = parsed.query or b""
+        before = self.cycle
+        self.cycle = Exchange(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:  # it was sent ahead
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def on_message_complete(self) -> None:
         """Ends a request."""
@@ -225,7 +262,7 @@ class Connection(HttpToolsProtocol):
             # There is no request yet. One is made, which waits behind those before it.
             super().on_message_begin()
             self.url = _NO_TARGET
-            super().on_headers_complete()
+            self._begin(self.parser.get_method())
         self._answer_with(error)
 
     def _give_up(self, error: ServiceError) -> None:

@@ -6,8 +6,10 @@ from typing import Any
 
 import orjson
 from fastapi import Request, Response
+from starlette.requests import ClientDisconnect
 
 from service.access.keys import Caller, presented_secret
+from service.api.json_reply import JsonReply
 from service.api.runtime import Runtime
 from service.common.request_context import RequestContext
 
@@ -59,8 +61,28 @@ def below_prefix(request: Request, path: str) -> str:
 
 def secret_of(request: Request) -> str | None:
     """Returns the key or token that the request presents, None if it has none."""
-    headers = request.headers
-    return presented_secret(headers.get("authorization"), headers.get("x-api-key"))
+    headers = call_of(request).headers
+    return presented_secret(_text(headers.get(b"authorization")), _text(headers.get(b"x-api-key")))
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")
+
+
+async def body_of(request: Request) -> bytes:
+    """Returns the body of a request. Nearly all bodies are here in one piece before anybody asks for them.
+
+    Raises:
+        ClientDisconnect: The client left before its body arrived.
+    """
+    parts = []
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def reply(request: Request, body: dict[str, Any], status: int = 200) -> Response:
@@ -74,4 +96,4 @@ def reply(request: Request, body: dict[str, Any], status: int = 200) -> Response
     body.setdefault("request_id", call_of(request).request_id)
     with runtime(request).metrics.stage("serialize"):
         content = orjson.dumps(body)
-    return Response(content, status, media_type="application/json")
+    return JsonReply(content, status)

@@ -5,24 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from copy import copy
-from typing import Any
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import api_version
-from service.api.answer_body import AnswerBody
+from service.api.answer_body import COMPRESSED_FROM, AnswerBody
 from service.api.connection import REFUSED
 from service.api.cors import Cors
 from service.api.deprecated_call import DeprecatedCall
 from service.api.direct_route import Direct
+from service.api.exchange import WHOLE, Whole
+from service.api.json_reply import JsonReply
 from service.api.problems import problem
 from service.api.senders import Senders, path_prefix
 from service.common import logs
 from service.common.deadline import Clock, waited
 from service.common.errors import Draining, ServiceError
 from service.common.metrics import Metrics
-from service.common.request_context import RequestContext, header, request_id
+from service.common.request_context import RequestContext, request_id
 from service.common.request_errors import BodyTooLarge, EncodedBody
 from service.schemas.deprecations import Deprecations
 
@@ -41,6 +42,9 @@ _SHOWN = [
     (b"content-security-policy", b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
     (b"cache-control", b"no-store"),
 ]
+# The same as header lines.
+_SAFE_LINES = b"".join(b"%b: %b\r\n" % pair for pair in _SAFE)
+_SHOWN_LINES = b"".join(b"%b: %b\r\n" % pair for pair in _SHOWN)
 # Digits of a length that are read: more than any limit has.
 _DIGITS = 20
 # Status of a request whose client left before the answer began, as in nginx.
@@ -109,14 +113,17 @@ class RequestGate:
             scope["path"] = scope["path"].removeprefix(self._root_path) or "/"
         version = api_version.take_off(scope)
         call.prefix += version
-        if method == "HEAD":
+        head = method == "HEAD"
+        if head:
             # Answered as a GET. uvicorn reads the method of its own scope while it sends.
             scope = {**scope, "method": "GET"}
         answer = _Answer(send, call.request_id, self._draining, shown=method != "POST")
         if self._deprecations is not None:
             answer.deprecated = DeprecatedCall(self._deprecations, scope, call, version)
+        elif self._cors is None and not head:
+            answer.at_once = scope.get(WHOLE)
         self._metrics.inflight.inc()
-        body = AnswerBody(answer, head=method == "HEAD", asked=scope["headers"])
+        body = AnswerBody(answer, head=head, asked=scope["headers"])
         try:
             if self._cors is None:
                 await self._answer(scope, receive, body, answer)
@@ -130,9 +137,10 @@ class RequestGate:
             self._record(scope, method, call, answer.status)
 
     def _call(self, scope: Scope) -> RequestContext:
-        now, headers = self._clock(), scope["headers"]
+        # Of several headers of one name the first one counts.
+        now, headers = self._clock(), dict(reversed(scope["headers"]))
         wait_s, least_wait_s, prefix = 0.0, 0.0, self._root_path
-        started, forwarded = header(headers, b"x-request-start"), header(headers, b"x-forwarded-prefix")
+        started, forwarded = headers.get(b"x-request-start"), headers.get(b"x-forwarded-prefix")
         if started is not None or forwarded is not None:
             sender = self._senders.of(scope)
             if started is not None and self._senders.tells_times(sender):
@@ -140,10 +148,10 @@ class RequestGate:
                 wait_s, least_wait_s = sender.waits.believed(wait), sender.waits.quickest
             if forwarded is not None and sender.trusted:
                 prefix = path_prefix(forwarded.decode("latin-1")) or prefix
-        known = request_id(header(headers, b"x-request-id"))
+        known = request_id(headers.get(b"x-request-id"))
         client = scope.get("client")
         caller = f"address:{client[0]}" if client else ""
-        return RequestContext(known, now - wait_s, now, self._clock, least_wait_s, caller, prefix)
+        return RequestContext(known, now - wait_s, now, self._clock, least_wait_s, caller, prefix, headers=headers)
 
     async def _shared(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Calls `_answer` inside the CORS middleware, since errors need its headers too."""
@@ -159,7 +167,9 @@ class RequestGate:
                 return
             # The application would only find this route, and handle errors that are handled here.
             scope["route"] = route
-            await route.handle(scope, bounded, send)
+            response = await route.endpoint(Request(scope, bounded, send))
+            if not (isinstance(response, JsonReply) and await answer.whole(response)):
+                await response(scope, bounded, send)
         except ServiceError as error:
             if answer.started:
                 raise
@@ -176,11 +186,12 @@ class RequestGate:
         _raise_refusal(scope)
         if self._draining() and scope["path"] not in _ALWAYS:
             raise Draining("shutting down")
-        length = header(scope["headers"], b"content-length")
+        headers = scope["state"]["call"].headers
+        length = headers.get(b"content-length")
         # Python refuses to convert thousands of digits.
         if length is not None and length.isdigit() and int(length.lstrip(b"0")[:_DIGITS] or 0) > self._max_body_bytes:
             raise too_large(self._max_body_bytes)
-        if scope["method"] not in _WITHOUT_BODY:
+        if b"content-encoding" in headers and scope["method"] not in _WITHOUT_BODY:
             refuse_encoded(scope["headers"])
 
     def _record(self, scope: Scope, method: str, call: RequestContext, status: int) -> None:
@@ -210,10 +221,33 @@ class _Answer:
         self.request_id = request_id
         self.status = _CLIENT_GONE
         self.deprecated: DeprecatedCall | None = None
+        # Sends an answer in one piece; None if the server cannot, or there is more to do with the answer.
+        self.at_once: Whole | None = None
 
     @property
     def started(self) -> bool:
         return self.status != _CLIENT_GONE
+
+    async def whole(self, reply: JsonReply) -> bool:
+        """Sends an answer in one piece; returns whether that could be done."""
+        if self.at_once is None or len(reply.body) >= COMPRESSED_FROM or (own := reply.lines()) is None:
+            return False
+        self.status = reply.status_code
+        lines = b"%b%bx-request-id: %b\r\n" % (own, _SAFE_LINES, self.request_id.encode("ascii"))
+        try:
+            await self.at_once(
+                self.status, lines + _SHOWN_LINES if self._shown else lines, reply.body, self._draining()
+            )
+        except RuntimeError as error:
+            self._gone(error)
+        return True
+
+    def _gone(self, error: RuntimeError) -> None:
+        """Raises what an answer that could not be sent means."""
+        if _CLOSED not in str(error):
+            raise error
+        self.status = _CLIENT_GONE
+        raise ClientDisconnect from error
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -231,10 +265,7 @@ class _Answer:
         try:
             await self._send(message)
         except RuntimeError as error:
-            if _CLOSED not in str(error):
-                raise
-            self.status = _CLIENT_GONE
-            raise ClientDisconnect from error
+            self._gone(error)
 
 
 class _Bounded:
@@ -244,7 +275,7 @@ class _Bounded:
         self._receive, self._most, self._scope, self._read = receive, most, scope, 0
 
     async def __call__(self) -> Message:
-        message: dict[str, Any] = dict(await self._receive())
+        message = await self._receive()
         _raise_refusal(self._scope)
         self._read += len(message.get("body", b""))
         if self._read > self._most:

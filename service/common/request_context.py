@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ class RequestContext:
             it; "" for none. Links to other pages begin with it.
         source: Label of the metric, set by the route.
         facts: Fields of the log line, set by the route.
+        headers: The first value of each header, by its name in lower case.
     """
 
     request_id: str
@@ -40,6 +41,7 @@ class RequestContext:
     prefix: str = ""
     source: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    headers: Mapping[bytes, bytes] = field(default_factory=dict)
 
     def deadline(self, budget_ms: float) -> Deadline:
         """Returns the deadline for a budget in milliseconds."""

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from service.api.direct_route import DirectRoute
 from service.api.openapi import answers, problems_of, takes
-from service.api.request import admitted, call_of, counted, reply, runtime, secret_of
+from service.api.request import admitted, body_of, call_of, counted, reply, runtime, secret_of
 from service.ops import worker_peers
 from service.schemas import responses as out
 from service.schemas.item_filter import FIELDS_PATTERN, QUERY_FIELDS_DESCRIPTION, fields_of_query
@@ -30,7 +30,7 @@ _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 async def recommend(request: Request) -> Response:
     """Recommends the next items for a user, a session or a few events. Always answers within the budget."""
     service = await admitted(request)
-    body = parse(RecommendRequest, await request.body(), latest_ms=service.latest_ms())
+    body = parse(RecommendRequest, await body_of(request), latest_ms=service.latest_ms())
     if body.arm is not None:
         service.access.tester(secret_of(request))
     return reply(request, await service.space.recommender.recommend(body, call_of(request)))
@@ -42,7 +42,7 @@ async def recommend(request: Request) -> Response:
 async def events(request: Request) -> Response:
     """Stores a batch of events. One invalid event rejects the batch; an acknowledged batch is written."""
     service = await admitted(request)
-    body = service.space.ingest.parse(await request.body(), service.latest_ms())
+    body = service.space.ingest.parse(await body_of(request), service.latest_ms())
     return reply(request, await service.space.ingest.append(body))
 
 
@@ -54,7 +54,7 @@ async def events(request: Request) -> Response:
 async def merge(request: Request) -> Response:
     """Moves an anonymous history to the user who logged in."""
     service = await admitted(request)
-    body = parse(MergeRequest, await request.body())
+    body = parse(MergeRequest, await body_of(request))
     return reply(request, await service.space.ingest.merge(body))
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from service.api.direct_route import DirectRoute
 from service.api.openapi import answers, takes
 from service.api.problems import problem_body
-from service.api.request import admitted, call_of, counted, reply, runtime, secret_of
+from service.api.request import admitted, body_of, call_of, counted, reply, runtime, secret_of
 from service.api.routes.frontend import FieldsQuery, PathId
 from service.common.errors import ServiceError
 from service.recommend.batches import Outcome, answer_batch
@@ -36,7 +36,7 @@ async def recommend_batch(request: Request) -> Response:
     secret = secret_of(request)
     caller = service.access.api(secret)
     await counted(request, caller)
-    batch = Batch(await request.body(), latest_ms=service.latest_ms())
+    batch = Batch(await body_of(request), latest_ms=service.latest_ms())
     if len(batch.entries) > 1:
         await counted(request, caller, len(batch.entries) - 1)
 
@@ -65,7 +65,7 @@ async def together(
 async def recommend_for_basket(request: Request) -> Response:
     """Recommends what goes with the items of a basket, with or without a user. Always answers within the budget."""
     service = await admitted(request)
-    body = parse(BasketRequest, await request.body())
+    body = parse(BasketRequest, await body_of(request))
     return reply(request, await service.space.baskets.recommend(body, call_of(request)))
 
 
