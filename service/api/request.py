@@ -28,7 +28,9 @@ async def admitted(request: Request) -> Runtime:
         TooManyRequests: The key has used up its rate.
     """
     service = runtime(request)
-    await counted(request, service.access.api(secret_of(request)))
+    caller = service.access.api(secret_of(request))
+    if caller is not None:
+        await counted(request, caller)
     return service
 
 

@@ -7,13 +7,13 @@ import time
 from bisect import bisect_left
 from collections import Counter as Totals
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from service.common.disk_lane import PATIENCE_S, DiskLane
+from service.common.plain_metrics import PlainCounter, PlainHistogram
 
 # The default budget is 80 ms: buckets lie close on both sides of it and reach down to a popularity list.
 LATENCY_BUCKETS = (
@@ -356,7 +356,7 @@ class Metrics:
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         self.label_names[name] = labels
-        counter = Counter(name, meaning, labels, registry=self.registry)
+        counter = PlainCounter(name, meaning, labels, registry=self.registry)
         for value in _FROM_ZERO.get(name, ()):
             counter.labels(value)
         return counter
@@ -367,7 +367,7 @@ class Metrics:
 
     def _histogram(self, name: str, meaning: str, *labels: str, buckets: Sequence[float]) -> Histogram:
         self.label_names[name] = labels
-        return Histogram(name, meaning, labels, buckets=buckets, registry=self.registry)
+        return PlainHistogram(name, meaning, labels, buckets=buckets, registry=self.registry)
 
     def render(self) -> bytes:
         """Returns the metrics in the text exposition format."""
@@ -418,14 +418,9 @@ class Metrics:
         if outcome in self._attempts:
             self._attempts[outcome].inc()
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Measures the time of a stage, also when it fails."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._stages[name].observe(time.perf_counter() - began)
+    def stage(self, name: str) -> _Stage:
+        """Returns a context that measures the time of a stage, also when it fails."""
+        return _Stage(self._stages[name])
 
     def file_lane(self, file: str, patience_s: float = PATIENCE_S) -> DiskLane:
         """Returns a lane that shows whether the file hangs.
@@ -450,6 +445,21 @@ class Metrics:
         """Sets a gauge to 1 for the label `present`, and to 0 for the other names."""
         for name in names:
             gauge.labels(name).set(1.0 if name == present else 0.0)
+
+
+class _Stage:
+    """Observes how long its body took. A class: a generator as a context takes longer than most stages are measured."""
+
+    __slots__ = ("_began", "_times")
+
+    def __init__(self, times: Histogram) -> None:
+        self._times = times
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._times.observe(time.perf_counter() - self._began)
 
 
 def value_of(metric: Counter | Gauge, *labels: str) -> float:

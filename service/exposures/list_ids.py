@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from base64 import b32encode
 from collections.abc import Callable
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_FROM_BASE32 = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", _ALPHABET.encode())
+# Two characters for each 10 bits.
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _RANDOM_BYTES = 10
 _TIME_MAX_MS = 2**48 - 1
 
@@ -34,7 +34,7 @@ class ListIds:
             self._tail = int.from_bytes(self._random(_RANDOM_BYTES), "big") >> 1
         else:
             self._tail += 1
-        return self._time + b32encode(self._tail.to_bytes(_RANDOM_BYTES, "big")).translate(_FROM_BASE32).decode()
+        return self._time + _text_of(self._tail, 8)
 
 
 def time_of(list_id: str) -> int:
@@ -52,9 +52,9 @@ def time_of(list_id: str) -> int:
 
 
 def _time_part(ms: int) -> str:
-    left = min(ms, _TIME_MAX_MS)
-    digits = []
-    for _ in range(10):
-        left, digit = divmod(left, 32)
-        digits.append(_ALPHABET[digit])
-    return "".join(reversed(digits))
+    return _text_of(min(ms, _TIME_MAX_MS), 5)
+
+
+def _text_of(number: int, pairs: int) -> str:
+    """A number of 10 bits for each pair of characters."""
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(10 * pairs - 10, -1, -10)])

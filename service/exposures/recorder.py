@@ -71,7 +71,7 @@ class Recorder:
         self._added, self._full = asyncio.Event(), asyncio.Event()
         self._erased: set[tuple[StreamName, str]] = set()
         self._announced = not settings.on
-        self._failing = False
+        self._failing = self._making = False
 
     @property
     def lists_waiting(self) -> int:
@@ -105,7 +105,13 @@ class Recorder:
             self._metrics.exposures.labels("not_sampled").inc()
             return
         self._add(self._lists, (subject, list_id, make))
-        asyncio.get_running_loop().call_soon(self._lists.make_newest)
+        if not self._making:  # once for all answers of a turn of the event loop
+            self._making = True
+            asyncio.get_running_loop().call_soon(self._make)
+
+    def _make(self) -> None:
+        self._making = False
+        self._lists.make_newest()
 
     def happened(self, batch: Mapping[Subject, Sequence[NewEvent]]) -> None:
         """Records acknowledged events, duplicates included, when their answer has left."""

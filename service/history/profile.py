@@ -172,17 +172,22 @@ class Profile:
             return 0, None
         return self.items_stored - sum(bool(event.item_id) for event in read), self.base
 
+    @cached_property
+    def _record_bytes(self) -> int:
+        """Estimated memory of the record."""
+        seen = len(self.record.seen.entries) + 8 * self.record.seen.count
+        texts = 4 * sum(len(event.query) for event in self.record.events)
+        features = _FEATURE_BYTES * self.record.features.size
+        return _PROFILE_BYTES + _EVENT_BYTES * len(self.record.events) + texts + seen + features
+
     @property
     def nbytes(self) -> int:
         """Estimated memory of the profile."""
-        seen = len(self.record.seen.entries) + 8 * self.record.seen.count
         arrays = 0 if self.base is None else self.base.nbytes
-        arrays += _FEATURE_BYTES * self.record.features.size
         before: SeenBefore | None = self.__dict__.get("_seen_before")
         arrays += 0 if before is None else before.nbytes
         arrays += 0 if self.kept_signals is None else self.kept_signals[1].nbytes
-        texts = 4 * sum(len(event.query) for event in self.record.events)
-        return _PROFILE_BYTES + _EVENT_BYTES * len(self.record.events) + texts + seen + arrays
+        return self._record_bytes + arrays
 
 
 def held(base: VersionedState | None, record: UserRecord, model: ServedModel) -> VersionedState | None:

@@ -91,6 +91,8 @@ class StateKeeper:
             StoreUnavailable: Redis is not available, or did not answer in time.
         """
         cached, epoch = self.cache.get(subject, model), self._erasure_epoch
+        if cached is not None and cached.subject is not None:
+            subject = cached.subject  # the same, with its tag made
         try:
             with self._metrics.stage("state"):
                 known = None if cached is None else cached.record

@@ -85,6 +85,8 @@ class ServedModel:
     catalogue_version: str
     ordering: Ordering | None = None
     placed_by: Mapping[int, str] = field(default_factory=dict)
+    _everything: ItemFilter | None = field(default=None, init=False, repr=False)
+    _cards: dict[int, tuple[str, str | None]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(
@@ -265,13 +267,34 @@ class ServedModel:
         Raises:
             InvalidRequest: Items have no such field, or it takes no such condition.
         """
+        if not filters and self._everything is not None:
+            return self._everything
         try:
-            return self.catalogue.filter(filters)
+            found = self.catalogue.filter(filters)
+            if not filters:
+                self._everything = found
+            return found
         except ValueError as error:
             fault = {"loc": ["filter"], "message": str(error), "type": "unknown_filter"}
             raise InvalidRequest(
                 "items have no such field, or it takes no such condition; see errors", [fault]
             ) from error
+
+    def listed(
+        self, items: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], fields: Sequence[str] | None
+    ) -> list[dict[str, Any]]:
+        """Returns a list as `ranked_items` does; the ids and titles of items that were listed lately are kept."""
+        if fields is not None:
+            return ranked_items(self.catalogue, items, scores, fields)
+        cards, listed = self._cards, []
+        for rank, (item, score) in enumerate(zip(items.tolist(), scores.tolist(), strict=True), start=1):
+            card = cards.get(item)
+            if card is None:
+                if len(cards) >= _CARDS_MAX:
+                    cards.clear()
+                card = cards[item] = (self.catalogue.item_ids[item], self.catalogue.title(item))
+            listed.append({"item_id": card[0], "rank": rank, "score": score, "title": card[1]})
+        return listed
 
     def ready(self, wanted: ItemFilter) -> ListFilter | None:
         """Returns what an answer needs of a filter; None if that must be built first. Safe to call from any thread."""
@@ -302,6 +325,9 @@ class ServedModel:
             return ListFilter(None, wanted)
         return ListFilter(held.id, held.allowed)
 
+
+# Items whose ids and titles are kept as strings: the columns make a new string each time.
+_CARDS_MAX = 65_536
 
 # Items whose ids tell one catalogue of a model from another: items are only ever added at the end.
 _NEWEST = 4096

@@ -33,21 +33,22 @@ class RecentRequests:
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
-        self._kept: deque[KeptRequest] = deque(maxlen=KEPT_MAX)
+        # Tuples, of what a kept request is made of: one is added for each answer, and few are ever looked at.
+        self._kept: deque[tuple[RecommendRequest, str, Subject | None, float]] = deque(maxlen=KEPT_MAX)
 
     def answered(self, plan: Plan) -> None:
         """Keeps the request of an answer, unless it named items to rank or the arms of a tester."""
         if plan.request.candidates is None and plan.request.arm is None:
-            self._kept.append(KeptRequest(plan.request, plan.context.request_id, plan.subject, self._clock()))
+            self._kept.append((plan.request, plan.context.request_id, plan.subject, self._clock()))
 
     def forget(self, subject: Subject) -> None:
         """Drops the requests of a subject that is erased."""
-        if any(one.subject == subject for one in self._kept):
-            self._kept = deque((one for one in self._kept if one.subject != subject), maxlen=KEPT_MAX)
+        if any(whose == subject for _, _, whose, _ in self._kept):
+            self._kept = deque((one for one in self._kept if one[2] != subject), maxlen=KEPT_MAX)
 
     def newest(self, most: int) -> list[KeptRequest]:
         """Returns the last requests, newest first; those that are too old are dropped."""
         oldest = self._clock() - KEPT_S
-        while self._kept and self._kept[0].at < oldest:
+        while self._kept and self._kept[0][-1] < oldest:
             self._kept.popleft()
-        return list(islice(reversed(self._kept), most))
+        return [KeptRequest(*one) for one in islice(reversed(self._kept), most)]

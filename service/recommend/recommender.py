@@ -159,19 +159,19 @@ class Recommender:
         self, subject: Subject | None, model: ServedModel, deadline: Deadline
     ) -> tuple[Profile, Reason | None]:
         """The stored history; an empty one, and the reason, if it could not be read."""
-        empty = Profile(None, model, _EMPTY_RECORD)
         if subject is None:
-            return empty, None
+            return Profile(None, model, _EMPTY_RECORD), None
         read_deadline = deadline.keeping(_LAST_RUNGS_S)
         if read_deadline.passed:
-            return empty, "deadline"
+            return Profile(None, model, _EMPTY_RECORD), "deadline"
         try:
             return await self._states.read(subject, model, read_deadline), None
         except StoreUnavailable:
-            return empty, "deadline" if read_deadline.passed else "state_unavailable"
+            failure: Reason = "deadline" if read_deadline.passed else "state_unavailable"
         except Exception as error:
             log.error("read_broke", **logs.where(error))
-            return empty, "state_unavailable"
+            failure = "state_unavailable"
+        return Profile(None, model, _EMPTY_RECORD), failure
 
     def _decide(self, plan: Plan, guard: Guard, read_failure: Reason | None) -> Decision:
         """The rung to start on. Without the stored history, the model may use only the request's own events."""
@@ -234,8 +234,9 @@ class Recommender:
 
     def _count(self, plan: Plan, guard: Guard, made: Made, *, late: bool) -> None:
         """Reports the answer to the metrics, the guard and the request's log line."""
-        labels = {**made.labels(), "segment": plan.segment}
-        self._metrics.recommendations.labels(**{name: value or "" for name, value in labels.items()}).inc()
+        self._metrics.recommendations.labels(
+            made.source, made.rung, made.reason or "", plan.segment, made.strategy or ""
+        ).inc()
         if made.listing.ordered is not None:
             self._metrics.ordered_lists.labels(plan.segment, made.listing.ordered).inc()
         if made.listing.rules:
@@ -247,4 +248,4 @@ class Recommender:
         if late:
             self._metrics.deadline_missed.labels(made.rung).inc()
         plan.context.source = made.source
-        plan.context.facts.update(labels, k=plan.k)
+        plan.context.facts.update(made.labels(), segment=plan.segment, k=plan.k)

@@ -22,7 +22,7 @@ from service.experiments.arms import Placement
 from service.guard.guard import ModelRung
 from service.history.history import History, merge_events
 from service.history.profile import Profile, facts_of
-from service.lifecycle.served_model import ListFilter, ServedModel, ranked_items
+from service.lifecycle.served_model import ListFilter, ServedModel
 from service.policies.policies import Policies, Segment
 from service.recommend.list_seed import list_seed
 from service.recommend.list_warnings import list_warnings, not_kept
@@ -192,7 +192,7 @@ class Plan:
             list_id: Its id.
         """
         listing = made.listing
-        items = ranked_items(self.model.catalogue, listing.items, listing.scores, self.request.fields)
+        items = self.model.listed(listing.items, listing.scores, self.request.fields)
         for item, because in zip(items, why.because, strict=False):
             item["because"] = because
         answer: dict[str, Any] = {

@@ -45,6 +45,8 @@ class Ranker:
     item_signals: Sequence[ItemSignal]
     weights: RankerWeights
     stand_ins: StandIns | None = field(default=None)
+    _used: dict[int, tuple[str, ...]] = field(default_factory=dict, init=False, repr=False)
+    _of_user: dict[int, bool] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(cls, parts: Mapping[str, SignalPart], weights: RankerWeights) -> Self:
@@ -87,9 +89,12 @@ class Ranker:
 
     def used(self, group: int = 0) -> tuple[str, ...]:
         """Returns the names of the signals that count, those of the network first."""
-        weights = self.weights_of(group)
-        names = (PATH, DENSE, *(s.name for s in self.user_signals), *(s.name for s in self.item_signals))
-        return tuple(name for name in names if weights.get(name))
+        known = self._used.get(group)
+        if known is None:
+            weights = self.weights_of(group)
+            names = (PATH, DENSE, *(s.name for s in self.user_signals), *(s.name for s in self.item_signals))
+            known = self._used[group] = tuple(name for name in names if weights.get(name))
+        return known
 
     def network(self, group: int = 0) -> tuple[float, float]:
         """Returns the weights of the path's log-probability and of the dense score."""
@@ -98,8 +103,11 @@ class Ranker:
 
     def uses_history(self, group: int = 0) -> bool:
         """Returns whether any signal of the user has a weight."""
-        weights = self.weights_of(group)
-        return any(weights.get(signal.name) for signal in self.user_signals)
+        known = self._of_user.get(group)
+        if known is None:
+            weights = self.weights_of(group)
+            known = self._of_user[group] = any(weights.get(signal.name) for signal in self.user_signals)
+        return known
 
     def user(self, history: UserHistory, group: int = 0) -> ItemValues:
         """Returns Σ w_f · x_f of the user's signals. Signals of weight 0 are not computed.

@@ -132,7 +132,8 @@ class HistoryCalls:
 
     def keys(self, subject: Subject, *names: str) -> tuple[str, ...]:
         """Returns the keys of a subject with these names."""
-        return tuple(f"{self._settings.prefix}{subject.tag}:{name}" for name in names)
+        stem = f"{self._settings.prefix}{subject.tag}:"
+        return tuple([stem + name for name in names])
 
     def _state_key(self, subject: Subject, encoder_version: str) -> str:
         if encoder_version and encoder_version not in self._encoders:

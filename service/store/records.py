@@ -40,7 +40,8 @@ class Subject:
     @cached_property
     def tag(self) -> str:
         """Hash tag of all keys of the subject: they share one slot of a Redis Cluster."""
-        return f"{{{self.kind[0]}:{quote(self.id, safe='')}}}"
+        quoted = self.id if self.id.isascii() and self.id.isalnum() else quote(self.id, safe="")
+        return f"{{{self.kind[0]}:{quoted}}}"
 
     @classmethod
     def of_tag(cls, tag: str) -> Subject | None:

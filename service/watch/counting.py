@@ -80,12 +80,17 @@ class _Scored(NamedTuple):
     Attributes:
         items: [≤ SCORED] catalogue indices.
         bins: [≤ SCORED] bins of their scores.
-        first: Probability of the first item by the softmax of the list's scores.
+        scores: [n] scores of the whole list.
     """
 
     items: IntArray
     bins: IntArray
-    first: float
+    scores: FloatArray
+
+    @property
+    def first(self) -> float:
+        """Probability of the first item by the softmax of the list's scores."""
+        return float(softmax(self.scores.astype(np.float64))[0]) if len(self.scores) else 0.0
 
 
 class Counting:
@@ -133,8 +138,8 @@ class Counting:
         lengths = np.array([len(one.items) for one in lists], np.int64)
         places = np.array([one.place for one in lists], np.int64)
         bands, categories = self.groups.bands_of(items), self.groups.categories_of(items)
-        seen = np.concatenate([_among(one.items, one.seen) for one in lists])
-        scores = np.concatenate([self._scored(one, now_s) for one in lists])
+        seen = _among(items, np.repeat(np.arange(len(lists)), lengths), [one.seen for one in lists])
+        scores = self._scored(lists, now_s)
         visits = self._visits(lists, places)
         surprisal = float(self.groups.surprisals_of(items).sum())
         for window in windows:
@@ -176,14 +181,22 @@ class Counting:
             window.followed += np.bincount(followed, minlength=len(window.followed))
             window.count_predicted(predicted, came)
 
-    def _scored(self, one: ShownList, now_s: float) -> IntArray:
-        """The bins of the scores of a list, which is remembered with them if it is in the sample."""
-        if one.scores is None or self._edges is None:
+    def _scored(self, lists: Sequence[ShownList], now_s: float) -> IntArray:
+        """The bins of the scores of lists, which are remembered with them if they are in the sample."""
+        if self._edges is None:
             return np.zeros(0, np.int64)
-        scored = np.searchsorted(self._edges, one.scores[:SCORED], side="right").astype(np.int64)
-        first = float(softmax(one.scores.astype(np.float64))[0]) if len(one.scores) else 0.0
-        self._remembered.add(one.list_id, _Scored(one.items[:SCORED].copy(), scored, first), now_s)
-        return scored
+        scored = [(one, one.scores) for one in lists if one.scores is not None]
+        firsts = [scores[:SCORED] for _, scores in scored]
+        together = np.concatenate([np.zeros(0, np.float32), *firsts])
+        bins = np.searchsorted(self._edges, together, side="right").astype(np.int64)
+        at = 0
+        for (one, scores), first in zip(scored, firsts, strict=True):
+            end = at + len(first)
+            self._remembered.add(
+                one.list_id, _Scored(one.items[:SCORED].copy(), bins[at:end].copy(), scores.copy()), now_s
+            )
+            at = end
+        return bins
 
     def _visits(self, lists: Sequence[ShownList], places: IntArray) -> IntArray:
         """The bins of the histories of users who come for the first time this hour."""
@@ -227,10 +240,16 @@ class Counting:
         }
 
 
-def _among(items: IntArray, seen: IntArray) -> IntArray:
-    """[n] 1 for each of the items [n] that is among `seen` [m], which is ascending."""
-    if not len(seen):
+def _among(items: IntArray, of: IntArray, seen: Sequence[IntArray]) -> IntArray:
+    """[n] 1 for each of the items [n] of lists `of` [n] that is among what its list's user had seen, ascending each."""
+    lengths = [len(one) for one in seen]
+    if not sum(lengths):
         return np.zeros(len(items), np.int64)
-    found = np.minimum(np.searchsorted(seen, items), len(seen) - 1)
-    among: IntArray = (seen[found] == items).astype(np.int64)
+    every = np.concatenate(seen).astype(np.int64)
+    # One ascending row of numbers: the place of the list, then the item.
+    span = int(max(items.max(initial=0), every.max())) + 1
+    every += np.repeat(np.arange(len(seen)), lengths) * span
+    asked = items + of * span
+    found = np.minimum(np.searchsorted(every, asked), len(every) - 1)
+    among: IntArray = (every[found] == asked).astype(np.int64)
     return among
