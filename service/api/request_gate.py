@@ -99,8 +99,7 @@ class RequestGate:
         self._root_path = root_path
         self._deprecations, self._owner = deprecations or None, owner
         self._cors = Cors(self._shared, origins) if origins else None
-        # Bound once: the lazy logger would look up its configuration for every request.
-        self._log = log.bind()
+        self._line = logs.RequestLine("service.requests")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; other kinds of scope are passed on."""
@@ -198,8 +197,9 @@ class RequestGate:
         route = getattr(scope.get("route"), "path_format", _UNMATCHED)
         took = self._clock() - call.arrived
         self._metrics.answered(route, status, call.source, took)
-        self._log.info(
-            "request",
+        if not self._line.on:
+            return
+        self._line.write(
             request_id=call.request_id,
             method=method,
             route=route,

@@ -11,7 +11,6 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from itertools import repeat
 
 # Length of the running median: a change shows after half as many runs.
 _RUNS = 15
@@ -96,7 +95,9 @@ class RunCosts:
         """
         self._batch_max = batch_max
         self._clock = clock
-        self._places = [_place(rows) for rows in range(max(batch_max, together_max) + 1)]
+        places = self._places = [_place(rows) for rows in range(max(batch_max, together_max) + 1)]
+        # The smallest number of rows of each class.
+        self._firsts = [n for n in range(1, len(places)) if n == 1 or places[n] != places[n - 1]]
         self._groups: dict[Hashable, list[RunningQuantile]] = {}
 
     def ran(self, group: Hashable, rows: int, seconds: float) -> None:
@@ -151,9 +152,19 @@ class RunCosts:
             left_s: Seconds until the first deadline among them, which limits the size of the runs.
             together: How many of them came together.
         """
-        rows = max(1, self.rows_within(group, repeat(left_s, jobs), together=together))
+        rows = max(1, self._rows_before(group, jobs, left_s, together))
         runs, rest = divmod(jobs, rows)
         return runs * self.run_s(group, rows) + (self.run_s(group, rest) if rest else 0.0)
+
+    def _rows_before(self, group: Hashable, jobs: int, left_s: float, together: int) -> int:
+        """What `rows_within` returns for so many jobs with the same time left, looked up once for each size class."""
+        most = min(jobs, max(self._batch_max, min(together, len(self._places) - 1)))
+        for first in self._firsts:
+            if first > most:
+                break
+            if with_headroom(self.run_s(group, first)) > left_s:
+                return first - 1
+        return most
 
     def rows_within(self, group: Hashable, spare: Iterable[float], *, together: int = 0) -> int:
         """Returns how many of the first jobs can share a run without any of them being late.

@@ -126,6 +126,7 @@ class Recommender:
         wanted = model.filter(request.filter or {})
         pages = await self._pages.state(subject, deadline.keeping(_LAST_RUNGS_S)) if request.page else None
         profile, read_failure = await self._read_history(subject, model, deadline)
+        subject = profile.subject or subject  # the same, with its tag made
         waits = deadline.keeping(guard.reserve_s(deadline.remaining()))
         if request.candidates is None:
             filtered = await model.prepared(wanted, context.caller, waits)

@@ -189,13 +189,13 @@ class Counting:
         firsts = [scores[:SCORED] for _, scores in scored]
         together = np.concatenate([np.zeros(0, np.float32), *firsts])
         bins = np.searchsorted(self._edges, together, side="right").astype(np.int64)
-        at = 0
+        at, kept = 0, []
         for (one, scores), first in zip(scored, firsts, strict=True):
             end = at + len(first)
-            self._remembered.add(
-                one.list_id, _Scored(one.items[:SCORED].copy(), bins[at:end].copy(), scores.copy()), now_s
-            )
+            # Copies: the arrays of a list are parts of those of its whole run.
+            kept.append((one.list_id, _Scored(one.items[:SCORED].copy(), bins[at:end].copy(), scores.copy())))
             at = end
+        self._remembered.add_all(kept, now_s)
         return bins
 
     def _visits(self, lists: Sequence[ShownList], places: IntArray) -> IntArray:

@@ -8,6 +8,7 @@ after twenty seconds as of one after twenty minutes, at any rate of lists.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -41,7 +42,15 @@ class Remembered(Generic[T]):
 
     def add(self, list_id: str, what: T, now_s: float) -> None:
         """Keeps a list, if it is in the sample."""
-        self._expire(now_s)
+        self.add_all([(list_id, what)], now_s)
+
+    def add_all(self, lists: Sequence[tuple[str, T]], now_s: float) -> None:
+        """Keeps those of some lists, by their ids, that are in the sample."""
+        self._expire(now_s, 2 * len(lists))
+        for list_id, what in lists:
+            self._add(list_id, what, now_s)
+
+    def _add(self, list_id: str, what: T, now_s: float) -> None:
         if not self._taken(list_id):
             return
         self._lists[list_id] = (now_s, what)
@@ -57,9 +66,9 @@ class Remembered(Generic[T]):
     def _taken(self, list_id: str) -> bool:
         return zlib.crc32(list_id.encode()) % self.one_in == 0
 
-    def _expire(self, now_s: float) -> None:
-        """Forgets the oldest lists, a few at a time; takes more where a sample of twice the size would fit."""
-        for list_id in list(islice(self._lists, 2)):
+    def _expire(self, now_s: float, most: int) -> None:
+        """Forgets the oldest lists, `most` at a time; takes more where a sample of twice the size would fit."""
+        for list_id in list(islice(self._lists, most)):
             if now_s - self._lists[list_id][0] > self._seconds:
                 del self._lists[list_id]
         if self._halvings and 4 * len(self._lists) < self._most and now_s - self._changed_s > self._seconds:

@@ -105,3 +105,19 @@ def test_a_running_quantile_is_that_of_the_latest_values(values: list[float], sh
     assert running.value in latest
     assert sum(value <= running.value for value in latest) >= share * len(latest)
     assert sum(value < running.value for value in latest) < share * len(latest)
+
+
+@given(
+    st.dictionaries(st.integers(1, 40), st.floats(0.0, 0.1), max_size=6),
+    st.integers(1, 60), st.floats(0.0, 0.2), st.integers(0, 50), st.integers(1, 32),
+)  # fmt: skip
+def test_jobs_drain_in_the_runs_that_as_many_with_one_deadline_would_make(
+    measured: dict[int, float], jobs: int, left_s: float, together: int, batch_max: int
+) -> None:
+    one = RunCosts(batch_max, FakeClock(), together_max=40)
+    for rows, seconds in measured.items():
+        one.ran("a", rows, seconds)
+    rows = max(1, one.rows_within("a", [left_s] * jobs, together=together))
+    runs, rest = divmod(jobs, rows)
+    whole = runs * one.run_s("a", rows) + (one.run_s("a", rest) if rest else 0.0)
+    assert one.drain_s("a", jobs, left_s, together=together) == whole
