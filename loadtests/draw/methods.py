@@ -18,12 +18,62 @@ COLUMNS = (
 
 def training_methods(found: Results) -> str:
     """Draws a table for each data set: every method beside the training it is compared with."""
-    parts = [
-        f"{part['data']} ({key}):\n\n{markdown(list(COLUMNS), [_line(line) for line in part['table']])}"
+    return "\n\n".join(
+        f"{part['data']} ({key}):\n\n{markdown(list(COLUMNS), [_line(line) for line in part['table']])}\n\n"
+        + by_command({**found, **part})
         for key, part in found["parts"].items()
         if part["table"]
-    ]
-    return "\n\n".join([*parts, by_command(found)])
+    )
+
+
+def encoders(found: Results) -> str:
+    """Draws a table for each data set: what encoders with a memory gain on the window, and what they cost."""
+    columns = ["encoder", "seeds", "NDCG@10", "ahead of the window", "reads, events", "state, bytes",
+               "ms after an event", "over the window's"]  # fmt: skip
+    return "\n\n".join(
+        f"{part['data']} ({key}):\n\n{markdown(columns, [_cost(line) for line in part['table']])}\n\n"
+        + by_command({**found, **part})
+        for key, part in found["parts"].items()
+    )
+
+
+def _cost(line: Results) -> list[Any]:
+    reads = "all" if line["reads"] is None else f"{line['reads']:,}"
+    gain = ["–", "–", "–"] if line["low"] is None else [line["seeds"], f"{line['ndcg@10']:.4f}", difference(line)]
+    ratio = "–" if line["low"] is None else f"{line['event_ratio']:.2f} ×"
+    return [line["encoder"], *gain, reads, f"{line['state_bytes']:,}", f"{line['event_ms']:.2f}", ratio]
+
+
+HORIZON_COLUMNS = (
+    "training", "compared with", "seeds", "NDCG@10", "NDCG@10 ahead", "p of the t-test", "lists changed by even times",
+    "NDCG@10 lost to them", "novelty, bits", "age, days", "verdict",
+)  # fmt: skip
+
+
+def horizons(found: Results) -> str:
+    """Draws a table for each data set and horizon, and how much more decay gains with other positions."""
+    parts = []
+    for key, part in found["parts"].items():
+        for horizon, lines in part["tables"].items():
+            title = f"{part['data']} ({key}), a {horizon} ahead, {part['questions'][horizon]:,} questions:"
+            parts.append(f"{title}\n\n{markdown(list(HORIZON_COLUMNS), [_ahead(line) for line in lines])}")
+            more = [
+                [one["positions"], difference(one)] for one in part.get("interactions", {}).get(horizon, [])
+            ]  # fmt: skip
+            if more:
+                parts.append(markdown(["positions", "gain of the learned decay, more than with rotary ones"], more))
+        parts.append(by_command({**found, **part}))
+    return "\n\n".join(parts)
+
+
+def _ahead(line: Results) -> list[Any]:
+    of = line["ahead"]["ndcg@10"]
+    gain = {**of, "p_holm": max(of["p_bootstrap_holm"], of["p_t_holm"])}
+    return [
+        line["training"], line["against"], line["seeds"], mean_of_seeds(line["ndcg@10"]), difference(gain),
+        f"{of['p_t']:.2g}", f"{line['changed by even times']:.3f}", f"{line['ndcg@10 lost to even times']:+.4f}",
+        f"{line['novelty@10']:.2f}", f"{line['age@10, days']:.1f}", line["verdict"],
+    ]  # fmt: skip
 
 
 def _line(line: Results) -> list[Any]:
@@ -36,4 +86,8 @@ def _line(line: Results) -> list[Any]:
     ]  # fmt: skip
 
 
-SECTIONS: Mapping[str, Callable[[Results], str]] = {"quality_methods": training_methods}
+SECTIONS: Mapping[str, Callable[[Results], str]] = {
+    "quality_methods": training_methods,
+    "quality_encoders": encoders,
+    "quality_horizons": horizons,
+}

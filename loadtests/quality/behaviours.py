@@ -55,6 +55,7 @@ CRITERIA: tuple[tuple[str, str, str, float], ...] = (
     ("streams", "after a search", "at_most", 0.2),
     ("mixed, queries", "after a search", "at_least", 0.7),
     ("streams, queries", "after a search", "at_least", 0.7),
+    ("streams, sentences", "after a search", "at_least", 0.7),
     ("streams", "without a search", "at_least", 0.7),
 )
 

@@ -1,11 +1,21 @@
-"""Data sets for the conditions, derived from imported ones by stated rules."""
+"""Data sets for the conditions, derived from imported ones by stated rules.
+
+    python -m loadtests.quality.condition_data --data DIR --out DIR [--days 90] [--least 100] [--households 3]
+
+The command saves the newest part of a log of purchases, `journey`, for other commands that take a data set.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import polars as pl
+import typer
 
 from model.data.dataset import Dataset
 from model.data.errors import DataError
+from service.cli.outermost import run_command
 
 DAY_MS = 86_400_000
 # What ratings stand for where a log has no types of its own: the best are bought, the worst only looked at.
@@ -65,3 +75,18 @@ def typed_by_rating(dataset: Dataset) -> Dataset:
         f"{dataset.name}, ratings as types", events, dataset.items, dataset.users,
         has_time=dataset.has_time, category_kind=dataset.category_kind, source=dataset.source,
     )  # fmt: skip
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Data set of `gpt4rec data`.")],
+    out: Annotated[Path, typer.Option(help="Folder of the derived data set.")],
+    days: Annotated[int, typer.Option(min=1, help="Use the newest days of the log.")] = 90,
+    least: Annotated[int, typer.Option(min=1, help="Leave out items bought less often.")] = 100,
+    households: Annotated[int, typer.Option(min=1, help="Use every n-th user.")] = 3,
+) -> None:
+    """Saves the newest part of a log of purchases, for commands that take a data set."""
+    journey(Dataset.load(data), days, least, households).save(out)
+
+
+if __name__ == "__main__":
+    run_command(main)

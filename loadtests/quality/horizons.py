@@ -177,6 +177,7 @@ def summarise(trial: Trial) -> None:
     parts = (results.load(NAME, results.RESULTS) or {}).get("parts", {})
     part = {
         "data": trial.dataset.name, "questions": counts, "tables": tables, "gradient": gradient(tables),
+        "command": trial.command,
         "interactions": {horizon: interactions(trial, runs, horizon) for horizon in tables},
     }  # fmt: skip
     results.save(NAME, {"parts": parts | {trial.key: part}}, command=trial.command, folder=results.RESULTS)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from model.evaluation.bootstrap import Interval
 
 LARGEST_LOSS = 0.97
+SIGNIFICANT = 0.05
 BETTER: Mapping[str, float] = {"above": 1.0}
 NO_WORSE: Mapping[str, float] = {"at_least": LARGEST_LOSS}
 
@@ -41,6 +42,14 @@ class Method:
 TEACHER, OTHER, QUARTER = "teacher", "another data set", "a quarter of the epochs"
 SAMPLED, NEWEST = "negatives: mixed", "truncation: the newest 30"
 WINDOW, BOTH_SIDES = "window attention", "encoder and decoder"
+HIERARCHY, BY_NAME = "encoder: hierarchy", "encoder: hierarchy of named sessions"
+# Encoders that remember more than the window of the defaults, which carry their state from event to event as well.
+REMEMBERING = ("encoder: gated linear", "encoder: compressive", "encoder: memory bank", HIERARCHY)
+# Of an encoder that promises more than the window, in the same minutes of a service: the time of encoding one more
+# event over that of the window, and the bytes of its state.
+LONGEST_EVENT: Mapping[str, float] = {"at_most": 1.3}
+LARGEST_STATE: Mapping[str, float] = {"at_most": 24 * 1024.0}
+AHEAD: Mapping[str, float] = {"above": 0.0}
 
 
 def _in_window(**network: Any) -> dict[str, Any]:
@@ -83,12 +92,31 @@ METHODS: dict[str, Method] = {
     BOTH_SIDES: Method({"encoder": "encoder_decoder"}, limit=NO_WORSE),
     "attributes 4": Method({"encoder": "encoder_decoder", "network.attribute_slots": 4}, BOTH_SIDES),
     "attributes 8": Method({"encoder": "encoder_decoder", "network.attribute_slots": 8}, BOTH_SIDES),
+    REMEMBERING[0]: Method({"encoder": "gated_linear"}),
+    REMEMBERING[1]: Method({"encoder": "compressive"}),
+    REMEMBERING[2]: Method({"encoder": "memory_bank"}),
+    HIERARCHY: Method({"encoder": "hierarchy"}),
+    BY_NAME: Method({"encoder": "hierarchy", "network.session_ids": True}, HIERARCHY),
+    "encoder: GPT-2's with random weights": Method({"encoder": "gpt2rec"}, limit=NO_WORSE),
     "adapters 16": Method({"methods.backbone": OTHER, "methods.adapter": 16}, limit=NO_WORSE),
 }
 
 
 def verdict(interval: Interval, p_holm: float) -> Verdict:
     """Returns what an interval of NDCG@10 says, with Holm's correction over all methods."""
-    if p_holm > 0.05:
+    if p_holm > SIGNIFICANT:
         return "no difference found"
     return "helps" if interval.difference > 0 else "hurts"
+
+
+def worth_it(low: float, p_holm: float, event_ratio: float, state_bytes: int) -> bool:
+    """Returns whether an encoder beats the window by more than chance within the limits of time and state.
+
+    Args:
+        low: Lower end of the interval of its gain in NDCG@10.
+        p_holm: The p-value of the gain, corrected over all methods.
+        event_ratio: Time of an event over that of the window.
+        state_bytes: Bytes of its state.
+    """
+    cheap = event_ratio <= LONGEST_EVENT["at_most"] and state_bytes <= LARGEST_STATE["at_most"]
+    return low > AHEAD["above"] and p_holm <= SIGNIFICANT and cheap

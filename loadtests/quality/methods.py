@@ -24,7 +24,7 @@ from rich.console import Console
 
 from loadtests.common import results
 from loadtests.quality.means import spread, with_holm
-from loadtests.quality.method_criteria import DEFAULTS, METHODS, OTHER, QUARTER, TEACHER, Method, verdict
+from loadtests.quality.method_criteria import BY_NAME, DEFAULTS, METHODS, OTHER, QUARTER, TEACHER, Method, verdict
 from model.cli.training_progress import fit
 from model.data.dataset import Dataset
 from model.data.split import Split
@@ -66,15 +66,16 @@ def main(
 ) -> None:
     """Trains every method and the defaults, and compares them over the same questions."""
     dataset = Dataset.load(data)
-    names = chosen(only, has_other=other is not None)
-    key = f"{dataset.name}-{size}-{epochs}"
-    folder = work / f"methods-{key}-of-{teacher}{f'-{other.name}' if other else ''}"
+    named = dataset.events["session_id"].is_not_null().any()
+    names = chosen(only, has_other=other is not None, has_sessions=bool(named))
+    key = f"{dataset.name}-{size}-{epochs}{f'-from-{other.name}' if other else ''}"
+    folder = work / f"methods-{dataset.name}-{size}-{epochs}-of-{teacher}{f'-{other.name}' if other else ''}"
     trial = Trial(dataset, data, folder, epochs, size, teacher, other)
     wanted = [(name, seed) for seed in map(int, seeds.split(",")) for name in names]
-    todo = [(name, seed) for name, seed in wanted if not (folder / f"{_slug(name)}-{seed}" / FOUND).exists()]
+    todo = [(name, seed) for name, seed in wanted if not (folder / f"{slug(name)}-{seed}" / FOUND).exists()]
     for number, (name, seed) in enumerate(todo, 1):
         console.print(f"{number} of {len(todo)}: {name}, seed {seed}", highlight=False)
-        _train_and_ask(trial, folder / f"{_slug(name)}-{seed}", name, seed)
+        _train_and_ask(trial, folder / f"{slug(name)}-{seed}", name, seed)
         summarise(dataset.name, key, folder, _command(trial))
     if not todo:
         summarise(dataset.name, key, folder, _command(trial))
@@ -93,15 +94,16 @@ class Trial:
     other: Path | None
 
 
-def chosen(only: str, *, has_other: bool = True) -> list[str]:
+def chosen(only: str, *, has_other: bool = True, has_sessions: bool = True) -> list[str]:
     """Returns the names of the methods to train, each after the one it is compared with.
 
     Args:
         only: Names, separated by commas; empty for all.
         has_other: Whether there is a data set of another shop; methods that need it are left out else.
+        has_sessions: Whether events name their sessions; the method that reads the names is left out else.
 
     Raises:
-        typer.BadParameter: A name is unknown, or needs another data set.
+        typer.BadParameter: A name is unknown, or needs what the data do not have.
     """
     asked = [name.strip() for name in only.split(",") if name.strip()]
     if unknown := sorted(set(asked) - METHODS.keys()):
@@ -109,6 +111,9 @@ def chosen(only: str, *, has_other: bool = True) -> list[str]:
     without = {name for name, method in METHODS.items() if OTHER in method.settings.values() and not has_other}
     if lacking := sorted(without & set(asked)):
         raise typer.BadParameter(f"{', '.join(lacking)}: give the data set of another shop", param_hint="--other")
+    if BY_NAME in asked and not has_sessions:
+        raise typer.BadParameter(f"{BY_NAME}: no event names its session", param_hint="--only")
+    without |= set() if has_sessions else {BY_NAME}
     asked = asked or [name for name in METHODS if name not in without]
     needed = {DEFAULTS, *asked, *(METHODS[name].against for name in asked)}
     return [name for name in METHODS if name in needed]
@@ -238,7 +243,7 @@ def summarise(data: str, key: str, folder: Path, command: str) -> None:
     runs = [json.loads(file.read_text("utf-8")) for file in sorted(folder.glob(f"*/{FOUND}"))]
     table = compared(runs, folder)
     parts = (results.load(NAME, results.RESULTS) or {}).get("parts", {})
-    results.save(NAME, {"parts": parts | {key: {"data": data, "table": table}}}, command=command,
+    results.save(NAME, {"parts": parts | {key: {"data": data, "table": table, "command": command}}}, command=command,
                  folder=results.RESULTS)  # fmt: skip
     for line in table:
         ratio = line["ndcg@10"]["mean"] / max(line["of_against"], 1e-9)
@@ -278,7 +283,7 @@ def _line(name: str, by_name: Mapping[str, Mapping[int, Mapping[str, Any]]], fol
     how = "path" if method.by_path else "dense"
 
     def ranks(of: str, seed: int) -> IntArray:
-        loaded: IntArray = np.load(folder / f"{_slug(of)}-{seed}" / f"ranks-{how}.npy", allow_pickle=False)
+        loaded: IntArray = np.load(folder / f"{slug(of)}-{seed}" / f"ranks-{how}.npy", allow_pickle=False)
         return loaded
 
     def mean(of: str, figure: str) -> float:
@@ -304,7 +309,8 @@ def _line(name: str, by_name: Mapping[str, Mapping[int, Mapping[str, Any]]], fol
     }
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """Returns a name as part of a folder's."""
     return "".join(c if c.isalnum() else "-" for c in name)
 
 

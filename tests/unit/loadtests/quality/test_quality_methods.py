@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from loadtests.common import results
 from loadtests.quality import methods
-from loadtests.quality.method_criteria import DEFAULTS, METHODS, Method
+from loadtests.quality.method_criteria import BY_NAME, DEFAULTS, METHODS, Method
 from loadtests.quality.methods import chosen, compared, path_scores, settings_of
 from model.training.method_settings import METHOD_DEFAULTS
 from model.training.trainer import Report, Tick, Trainer
@@ -38,7 +38,9 @@ def test_a_method_that_is_unknown_is_refused_by_name() -> None:
         chosen("contrasts")
     with pytest.raises(typer.BadParameter, match="adapters 16: give the data set of another shop"):
         chosen("adapters 16", has_other=False)
-    assert set(METHODS) - set(chosen("", has_other=False)) == {"adapters 16"}
+    with pytest.raises(typer.BadParameter, match="no event names its session"):
+        chosen(BY_NAME, has_sessions=False)
+    assert set(METHODS) - set(chosen("", has_other=False, has_sessions=False)) == {"adapters 16", BY_NAME}
 
 
 def test_a_stand_in_becomes_a_run_or_a_quarter_of_the_epochs(tmp_path: Path) -> None:
