@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -121,15 +121,38 @@ def trace_step(model: GPT4Rec) -> onnx.ModelProto:
         shape = [sizes[size] if isinstance(size, str) else size for size in tensor.shape]
         inputs.append(torch.full(shape, int(tensor.name == names.N_NEW), dtype=getattr(torch, tensor.dtype)))
         shapes.append({axis: dims[size] for axis, size in enumerate(tensor.shape) if isinstance(size, str)})
+    names_of = ([tensor.name for tensor in tensors] for tensors in (interface.inputs, interface.outputs))
+    return traced_module(TracedStep(model.eval()), inputs, shapes, *names_of)
+
+
+def traced_module(
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    shapes: Sequence[Mapping[int, object]],
+    input_names: Sequence[str],
+    output_names: Sequence[str] = (),
+) -> onnx.ModelProto:
+    """Returns the graph of a module in float32, as torch exports it.
+
+    Args:
+        module: Its `forward` takes `*inputs`.
+        inputs: Those of the tracing run.
+        shapes: The symbolic sizes of each input by axis, of `torch.export.Dim`.
+        input_names: Names of the inputs in the graph.
+        output_names: Names of the outputs; torch names them where there are none.
+
+    Raises:
+        RuntimeError: torch exports another opset, or functions of its own.
+    """
     with _quiet(), torch.no_grad():
-        program = torch.export.export(TracedStep(model.eval()), tuple(inputs), dynamic_shapes=(tuple(shapes),))
+        program = torch.export.export(module, tuple(inputs), dynamic_shapes=(tuple(dict(one) for one in shapes),))
         exported = torch.onnx.export(
             program,
             (),
             dynamo=True,
             opset_version=OPSET,
-            input_names=[tensor.name for tensor in interface.inputs],
-            output_names=[tensor.name for tensor in interface.outputs],
+            input_names=list(input_names),
+            output_names=list(output_names) or None,
             verbose=False,
         )
     assert exported is not None  # noqa: S101 - it writes no file
