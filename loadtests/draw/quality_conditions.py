@@ -18,10 +18,10 @@ LENGTHS = ("events kept", "window", "seeds", "recall@10", "NDCG@10", "recall@10 
 
 
 def conditions(found: Results) -> str:
-    """Draws the ablations of each part, and below them every training with every set of known conditions."""
+    """Draws the ablations of each data set, and below them every training with every set of known conditions."""
     parts = []
-    for part, rows in found["ablations"].items():
-        runs = [run for run in found["runs"].values() if run["part"] == part]
+    for name, rows in found["ablations"].items():
+        runs = [run for key, run in found["runs"].items() if key.startswith(f"{name}-")]
         if not runs:
             continue
         corrected = with_holm([row["recall@10"] for row in rows])

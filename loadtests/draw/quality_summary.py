@@ -135,9 +135,11 @@ def _behind_item_cf(files: Files) -> list[str]:
 def _behind_repeat_purchase(files: Files) -> list[str]:
     ablations = (files.get("quality_conditions") or {"ablations": {}})["ablations"]
     return [
-        f"*complete-journey*, items of the history kept in the lists: repeat purchase has the higher recall@10, "
-        f"{row['recall@10']['without']:.4f} against {row['recall@10']['with']:.4f}."
-        for row in ablations.get("journey", [])
+        f"*complete-journey, {row['questions']:,} questions*, items of the history kept in the lists: repeat purchase "
+        f"has the higher recall@10, {row['recall@10']['without']:.4f} against {row['recall@10']['with']:.4f}."
+        for name, rows in ablations.items()
+        if name.startswith("journey-")
+        for row in rows
         if row["label"] == "against repeat purchase, nothing known" and row["recall@10"]["high"] < 0
     ]
 

@@ -51,7 +51,9 @@ JOURNEY: tuple[Ablation, ...] = (
     Ablation("user features in the conditional norm, users who have them", ("features", "known"), UNKNOWN, "featured"),
     Ablation("user features as a prefix token, users who have them", ("prefix", "known"), UNKNOWN, "featured"),
     Ablation("user features in every layer, users who have them", ("injected", "known"), UNKNOWN, "featured"),
+    Ablation("user features in a layer (MLP), not as a sum", ("mlp", "known"), ("features", "known")),
     Ablation("part of the day as the scene", ("scene", "known"), UNKNOWN),
+    Ablation("soft prompts for the scene, beside its embedding", ("prompts", "known"), ("scene", "known")),
     Ablation("gap to now", ("gap", "known"), UNKNOWN),
     Ablation("category asked for", ("control", "category"), UNKNOWN),
     Ablation("price band asked for", ("control", "price_band"), UNKNOWN),
@@ -103,10 +105,10 @@ def keep(
     }  # fmt: skip
     known = {**_masks(work, name), **{key: np.array(value, bool) for key, value in masks.items()}}
     np.savez(work / f"{name}.masks.npz", allow_pickle=False, **known)
-    seeds = sorted({run["seed"] for run in runs.values() if run["part"] == part})
+    seeds = sorted({run["seed"] for key, run in runs.items() if key.startswith(f"{name}-")})
     rows = [found for one in PARTS[part] if (found := compared(work, name, one, seeds, known)) is not None]
     command = f"python -m loadtests.quality.conditions {part} --data DIR --work DIR"
-    ablations = {**payload.get("ablations", {}), part: rows}
+    ablations = {**payload.get("ablations", {}), name: rows}
     save(NAME, {"runs": runs, "ablations": ablations}, command=command)
     for found in rows:
         data = about["data"].split(",")[0]

@@ -78,7 +78,9 @@ JOURNEY: dict[str, Variant] = {
     "features": Variant(_shown(features_known=0.5), _asked("features")),
     "prefix": Variant(_shown(features_known=0.5) | {"encoder": "prefix"}, _asked("features")),
     "injected": Variant(_shown(features_known=0.5) | {"encoder": "injected"}, _asked("features")),
+    "mlp": Variant(_shown(features_known=0.5) | {"network": {"user_vector": "mlp"}}, _asked("features")),
     "scene": Variant(_shown(scene_known=0.5), _asked("scene")),
+    "prompts": Variant(_shown(scene_known=0.5) | {"network": {"prompts": 8}}, _asked("scene")),
     "gap": Variant(_shown(gap_known=0.5), _asked("gap")),
     "control": Variant(
         _shown(control_known=0.5),

@@ -50,7 +50,7 @@ def test_conditions_are_trained_asked_and_compared_and_nothing_is_trained_twice(
     invoke(command.app, *arguments)
     found = results.load(condition_rows.NAME, kept)
     assert found is not None
-    labels = [row["label"] for row in found["ablations"]["journey"]]
+    labels = [row["label"] for row in found["ablations"]["journey-900-1-1-1"]]
     assert labels[:2] == ["codes from the category tree, not semantic ids", "category asked for"]
     assert {"item-CF", "popularity", "repeat purchase", "unknown"} <= set(next(iter(found["runs"].values()))["figures"])
     assert all(label in conditions(found) for label in labels)
@@ -74,7 +74,7 @@ def test_types_are_compared_over_all_and_over_what_was_liked(kept: Path, tmp_pat
     invoke(command.app, "types", "--data", str(tmp_path / "log"), "--work", str(work), "--epochs", "1", *only)
     found = results.load(condition_rows.NAME, kept)
     assert found is not None
-    rows = {row["label"]: row["questions"] for row in found["ablations"]["types"]}
+    rows = {row["label"]: row["questions"] for row in found["ablations"]["types-1"]}
     assert len(rows) == 3
     assert 0 < rows["types weighed in the loss, what was liked"] < rows["types weighed in the loss, all"] == 40
 

@@ -118,13 +118,18 @@ def test_tables_show_every_ablation_and_every_length() -> None:
             "command": "x",
             "date": "d",
             "ablations": {
-                "journey": [
+                "journey-9": [
                     {"label": "gap", **head, "recall@10": one, "ndcg@10": one},
                     {"label": "scene", **head, "recall@10": none, "ndcg@10": none},
                 ],
             },
             "runs": {
-                f"r{seed}": {"part": "journey", "data": "log", "variant": "all", "figures": {"known": figures}}
+                f"journey-9-all-{seed}": {
+                    "part": "journey",
+                    "data": "log",
+                    "variant": "all",
+                    "figures": {"known": figures},
+                }
                 for seed in range(3)
             },
         }
