@@ -26,6 +26,7 @@ import typer
 from loadtests.common import limit_criteria, results
 from loadtests.draw import (
     loop,
+    method_verdicts,
     methods,
     performance_summary,
     quality,
@@ -53,6 +54,7 @@ class Document:
         plots: Given the files that exist, the plots that can be drawn from them: name → function of the axes.
         shown: Section → the plots below it, each with its title.
         summary: Placeholder at the top of the page → what draws it from the criteria and all files.
+        of_other_rows: Placeholder → another file of criteria, and what draws it from all files and these.
     """
 
     name: str
@@ -61,6 +63,9 @@ class Document:
     plots: Callable[[Mapping[str, Any]], dict[str, draw_plots.How]]
     shown: Mapping[str, Mapping[str, str]]
     summary: Mapping[str, Callable[[Sequence[Mapping[str, Any]], Mapping[str, Any]], str]] = field(default_factory=dict)
+    of_other_rows: Mapping[str, tuple[Path, Callable[[Mapping[str, Any], Sequence[Mapping[str, Any]]], str]]] = field(
+        default_factory=dict
+    )
 
     @property
     def template(self) -> Path:
@@ -128,6 +133,7 @@ QUALITY = Document(
         },
     },
     {**quality_summary.SUMMARY, **quality_ranker.SUMMARY},
+    {"method_verdicts": (results.MEMORY, method_verdicts.verdicts)},
 )
 MODEL_CARD = Document(
     "model-card",
@@ -175,6 +181,10 @@ def render(document: Document, folder: Path = results.RESULTS, template: Path | 
         "limits": tables.criteria(limited),
         "machine": tables.machine(files, rows),
         **{name: draw(rows, files) for name, draw in document.summary.items()},
+        **{
+            name: draw(files, results.read_rows(folder / other.name))
+            for name, (other, draw) in document.of_other_rows.items()
+        },
     }
     plots = document.plots(files)
     for name, section in document.sections.items():
