@@ -20,6 +20,7 @@ from export.graphs.history_explainer import write_history_explainer
 from export.graphs.sampler import write_sampler
 from export.graphs.step_encoder import write_step_graphs
 from export.graphs.user_encoder import write_user_encoder
+from export.measure_sizes import Measured
 from export.parity_gate import GateResult, Probe, Quality, check
 from export.publish import publish, seal, staging
 from model.network.encoders.registry import reads_context, receptive_field, state_layout, streams
@@ -38,6 +39,7 @@ from service.artifact.neighbour_table import NeighbourTable
 from service.artifact.popularity import Popularity
 from service.artifact.query_text import KnownQueries
 from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE_ALONE, RankerWeights
+from service.artifact.run_sizes import ENTRY as RUN_SIZES
 from service.artifact.signal_files import ITEM_CF, POPULARITY, SignalPart, signal_file
 from service.artifact.trie import Trie
 from service.engine.engine import Engine
@@ -118,6 +120,7 @@ def export(
     quality: Quality | None = None,
     *,
     latest: bool = False,
+    measured: Callable[[Engine], Measured] | None = None,
     watched: Callable[[Engine], WatchBaseline] | None = None,
 ) -> tuple[Path, GateResult]:
     """Writes, checks and publishes an artefact.
@@ -129,6 +132,7 @@ def export(
         probes: Histories that the parity gate compares on.
         quality: NDCG@10 that graphs which round must keep.
         latest: Whether to point `latest` at the artefact although it names another one.
+        measured: Finds which runs of the engine may be narrower than planned; None: none is.
         watched: Finds what the service compares lists and traffic with; None: nothing.
 
     Returns:
@@ -143,9 +147,14 @@ def export(
         result = check(parts.model, Artifact.open(folder), probes, dtype, quality)
         if result.failures:
             raise ParityError("the exported graphs differ from the network:\n  " + "\n  ".join(result.failures))
-        about = {"parity": result.to_json()}
+        about: dict[str, Any] = {"parity": result.to_json()}
+        engine = Engine(Artifact.open(folder), device="cpu")
+        if measured is not None:
+            sizes = measured(engine)
+            about[RUN_SIZES] = sizes.to_json()
+            engine.set_run_sizes(sizes.sizes)
         if watched is not None:
-            about[WATCH_BASELINE] = watched(Engine(Artifact.open(folder), device="cpu")).to_json()
+            about[WATCH_BASELINE] = watched(engine).to_json()
         seal(folder, _manifest(parts, dtype, folder) | about, parts.name)
         return publish(folder, root, latest=latest), result
 

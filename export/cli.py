@@ -31,6 +31,15 @@ def export_command(
     latest: Annotated[
         bool, typer.Option("--latest", help="Let a service that is started on --out serve this artefact from now on.")
     ] = False,
+    width: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=128,
+            help="Nodes that a run keeps at every level, at most, instead of as few as make the same lists on "
+            "validation; 128: as many as policies ask for.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a trained model's graphs, catalogue and signals, learn their weights, and check the graphs."""
@@ -52,7 +61,7 @@ def export_command(
     try:
         with steps(console, "exporting") as say:
             if run is not None:
-                folder, report = export_run(run, out, dtype, data, latest=latest, say=say)  # type: ignore[arg-type]
+                folder, report = export_run(run, out, dtype, data, latest=latest, width=width, say=say)  # type: ignore[arg-type]
             else:
                 notes: list[str] = []
                 note = notes.append

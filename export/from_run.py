@@ -15,6 +15,7 @@ from export.artifact_writer import ParityError, Parts, export, write
 from export.graphs import history_encoder, user_encoder
 from export.graphs.graph_writer import GraphDtype
 from export.learn_ranker import learn_ranker
+from export.measure_sizes import Measured, forced_width, measure_sizes
 from export.parity_gate import GateResult, Probe, Quality
 from export.publish import staging
 from export.watch_baseline import watch_baseline
@@ -62,6 +63,7 @@ def export_run(
     data: Path | None = None,
     *,
     latest: bool = False,
+    width: int | None = None,
     say: Say = lambda _: None,
 ) -> tuple[Path, dict[str, Any]]:
     """Exports a training run.
@@ -72,6 +74,7 @@ def export_run(
         dtype: Precision of the graphs.
         data: Folder of the data set; None: where the training read it.
         latest: Whether to point `latest` at the artefact although it names another one.
+        width: Nodes that runs keep at every level, at most; None: as few as make the same lists on validation.
         say: Receives the name of each step.
 
     Returns:
@@ -97,13 +100,24 @@ def export_run(
         parts = replace(parts, ranker=learned.weights)
         say("writing and checking the graphs")
         quality = quality_of(parts, split, out, dtype)
+        found: list[Measured] = []
+
+        def measured(engine: Engine) -> Measured:
+            dense = parts.dense_candidates
+            found.append(forced_width(width) if width else measure_sizes(engine, split, dense=dense, say=say))
+            return found[0]
+
         published, result = export(
-            parts, out, dtype, probes(split, run), quality, latest=latest,
+            parts, out, dtype, probes(split, run), quality, latest=latest, measured=measured,
             watched=lambda engine: watch_baseline(engine, split),
         )  # fmt: skip
     except (RunError, DataError, LearningError, ParityError, ArtifactFileError, ServiceError) as error:
         raise ExportError(str(error)) from error
-    notes = [note for note in (note_on_long(split.train, ITEM_CF_EVENTS, "item-CF counts"), _cut(result)) if note]
+    notes = [
+        note
+        for note in (note_on_long(split.train, ITEM_CF_EVENTS, "item-CF counts"), _cut(result), found[0].note())
+        if note
+    ]
     return published, {
         "parity": result.to_json(),
         "ranker": dict(learned.report),

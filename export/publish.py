@@ -25,6 +25,8 @@ from service.artifact.manifest import (
     repeats_of,
     required_files,
 )
+from service.artifact.run_sizes import ENTRY as RUN_SIZES
+from service.artifact.run_sizes import RunSizes
 from service.common.atomic_files import naming, write_aside
 
 
@@ -56,6 +58,8 @@ def seal(folder: Path, manifest: Mapping[str, Any], name: str) -> dict[str, Any]
     served = [files, *(manifest[name] for name in CONTENT), *filter(None, [manifest.get("baseline")])]
     if repeats_of(manifest):
         served.append("repeats")
+    if (sizes := RunSizes.from_json(manifest.get(RUN_SIZES))) != RunSizes():
+        served.append(sizes.to_json())
     content = hashlib.sha256(json.dumps(served, sort_keys=True).encode()).hexdigest()
     full = {
         "format": FORMAT,

@@ -140,7 +140,7 @@ def _decoded(
     unknown = engine.artifact.vocabulary.context.encode({})
     known = engine.artifact.vocabulary
     dense = bool(engine.artifact.manifest.get("dense_candidates"))
-    _, joined = search_sizes(_NARROW, joined_width(1, _NARROW, sampled=True), sampled=True, dense=dense)
+    joined = search_sizes(_NARROW, joined_width(1, _NARROW, sampled=True), sampled=True, dense=dense).joined
 
     def job(i: int, h: FloatArray, weights: tuple[float, float], signals: ItemValues, width: int) -> jobs.DecodeJob:
         request = jobs.ListRequest(

@@ -14,7 +14,15 @@ import torch
 from model.network.gpt4rec import GPT4Rec
 from service.artifact.array_types import IntArray
 from service.artifact.noise import gumbel
-from service.engine.decoding import Decoding, joined_width, search_sizes, signals_max
+from service.artifact.run_sizes import RunSizes
+from service.engine.decoding import (
+    Decoding,
+    SearchSizes,
+    joined_width,
+    least_candidates,
+    search_sizes,
+    signals_max,
+)
 
 Path = tuple[int, ...]
 
@@ -71,9 +79,17 @@ class ReferenceDecoder:
     the whole catalogue with `dense`, else of the items with signals. A sampled list is drawn from all of them.
     """
 
-    def __init__(self, model: GPT4Rec, hashes: IntArray, *, dense: bool) -> None:
-        """`hashes`: [items] of their ids (`service.artifact.noise.id_hashes`), from which the noise follows."""
+    def __init__(self, model: GPT4Rec, hashes: IntArray, *, dense: bool, measured: RunSizes | None = None) -> None:
+        """Reads the codes and the item table of a network.
+
+        Args:
+            model: The network.
+            hashes: [items] of their ids (`service.artifact.noise.id_hashes`), from which the noise follows.
+            dense: Whether every item may join the beam's, or only items with signals.
+            measured: Which runs are narrower than planned; None: no run.
+        """
         self.model, self.hashes, self.dense = model.eval(), hashes, dense
+        self.measured = measured or RunSizes()
         self.codes: list[Path] = [tuple(row) for row in model.codes.tolist()]
         self.item = {code: item for item, code in enumerate(self.codes)}
         self.table = model.item_table().detach()
@@ -127,11 +143,13 @@ class ReferenceDecoder:
     ) -> list[ScoredItem]:
         """Returns all candidates with fused scores, in no particular order."""
         scoring = scoring.for_request(allowed, dense=self.dense)
-        joined = joined_width(k, width, sampled=decoding.sampled)
-        width, joined = search_sizes(width, joined, sampled=decoding.sampled, dense=self.dense)
-        kept = self._beam(q, width, allowed)
+        sizes = search_sizes(
+            width, joined_width(k, width, sampled=decoding.sampled), sampled=decoding.sampled, dense=self.dense,
+            least=least_candidates(decoding, k, width), measured=self.measured,
+        )  # fmt: skip
+        kept = self._beam(q, sizes, allowed)
         beam_paths = {node.path for node in kept}
-        best = self._promising(q, joined, allowed, scoring)
+        best = self._promising(q, sizes.joined, allowed, scoring)
         leaves = [self._leaf(q, item) for item in best]
         return self._scored([*kept, *(node for node in leaves if node.path not in beam_paths)], q, scoring)
 
@@ -141,7 +159,7 @@ class ReferenceDecoder:
         scored = self._scored([self._leaf(q, item) for item in items], q, scoring) if items else []
         return sorted(scored, key=lambda one: -one.score)
 
-    def _beam(self, q: torch.Tensor, width: int, allowed: Sequence[int]) -> list[Node]:
+    def _beam(self, q: torch.Tensor, sizes: SearchSizes, allowed: Sequence[int]) -> list[Node]:
         """Returns the most probable leaves."""
         open_paths = self._open_paths(allowed)
         kept = [Node((), 0.0, self.model.begin(q))]
@@ -155,7 +173,8 @@ class ReferenceDecoder:
                     if path in open_paths
                 ]
             children.sort(key=lambda node: -node.log_prob)
-            kept = [self._advanced(level, node) for node in children[:width]]
+            last = level + 1 == self.model.config.levels
+            kept = [self._advanced(level, node) for node in children[: sizes.listed if last else sizes.width]]
         return kept
 
     def _promising(self, q: torch.Tensor, n: int, allowed: Sequence[int], scoring: Scoring) -> list[int]:

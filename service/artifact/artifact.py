@@ -57,6 +57,8 @@ from service.artifact.order_weights import ORDER_FILE, OrderWeights
 from service.artifact.popularity import Popularity
 from service.artifact.query_text import KNOWN_QUERIES, KnownQueries
 from service.artifact.ranker_weights import RankerWeights
+from service.artifact.run_sizes import ENTRY as RUN_SIZES
+from service.artifact.run_sizes import RunSizes
 from service.artifact.signal_files import ITEM_CF, POPULARITY, SignalPart, load_signal, signal_file
 from service.artifact.state_layout import StateLayout, layout_of
 from service.artifact.trie import Trie
@@ -114,6 +116,11 @@ class Artifact:
     def receptive_field(self) -> int:
         """Number of newest events of a history that can affect the hidden state."""
         return int(self.manifest["receptive_field"])
+
+    @property
+    def run_sizes(self) -> RunSizes:
+        """Which runs of the decoder are narrower than policies plan them."""
+        return RunSizes.from_json(self.manifest.get(RUN_SIZES))
 
     @property
     def baseline(self) -> Mapping[str, Any] | None:

@@ -12,6 +12,8 @@ from typing import Any
 from service.artifact.encoder_version import EncoderVersion
 from service.artifact.order_weights import ORDER_FILE
 from service.artifact.ranker_weights import RankerWeights
+from service.artifact.run_sizes import ENTRY as RUN_SIZES
+from service.artifact.run_sizes import RunSizes
 from service.artifact.signal_files import ITEM_CF, POPULARITY, signal_file
 from service.artifact.state_layout import StateLayout
 
@@ -179,6 +181,7 @@ def _parse(folder: Path) -> dict[str, Any]:
     readers: dict[str, Callable[[], object]] = {
         "ranker": lambda: RankerWeights.from_json(manifest["ranker"]),
         "encoder": lambda: encoder_version_of(manifest),
+        RUN_SIZES: lambda: RunSizes.from_json(manifest.get(RUN_SIZES)),
         "state": lambda: StateLayout.from_json(manifest["state"]) if "state" in manifest else None,
     }
     for name, read in readers.items():

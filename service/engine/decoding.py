@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from service.artifact.run_sizes import RunSizes, Size
+
 Strategy = Literal["beam", "top_p", "temperature", "greedy"]
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -12,12 +14,16 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 # A batch runs at one width, so there are only a few of them.
 WIDTH_BUCKETS: tuple[int, ...] = (8, 16, 32, 64, 128)
 MAX_WIDTH = WIDTH_BUCKETS[-1]
+# Numbers of candidates that lists have at the least. Lists of ten and of twenty with a beam of 5, the default, have
+# buckets of their own: where runs are narrow, these numbers are what such a list costs.
+LEAST_BUCKETS: tuple[int, ...] = (8, 16, 32, 50, 64, 100, 128)
 
 _ALL_MASS = 2.0
 _LEAST_JOINED = 8
 # Candidates beside the beam's for a sampled list: with fewer, lists look more alike; more are seldom drawn.
 _JOINED_SAMPLED = 112
 _SAMPLED_LARGE = 64
+_NOTHING_MEASURED = RunSizes()
 # Numbers of items whose signals a run takes in where shapes are padded; the last is the most that count for a list.
 # They are more where the catalogue is scored as a whole, because there they are added to what is computed anyway. In a
 # larger one each of them is scored for its own sake.
@@ -47,21 +53,68 @@ def joined_width(k: int, width: int, *, sampled: bool = False) -> int:
     return quarter if k <= quarter else width
 
 
-def search_sizes(width: int, joined: int, *, sampled: bool, dense: bool) -> tuple[int, int]:
-    """Returns how many nodes a run keeps at every level, and how many candidates join them.
+def least_candidates(decoding: Decoding, k: int, width: int, pool: int = 0) -> int:
+    """Returns how many candidates a list has at the least, whatever an export measured; 0 for a sampled list.
+
+    `beam_width` asks for so many for each item of the list, and rules for as many as they choose from.
+
+    Args:
+        decoding: How the list is decoded.
+        k: Length of the list.
+        width: Width of the beam, which bounds the number.
+        pool: Candidates that rules choose from; 0 without rules.
+    """
+    if decoding.sampled:
+        return 0
+    of_each = decoding.beam_width if decoding.strategy == "beam" else 1
+    wanted = min(width, max(of_each * k, pool))
+    return min(width, next((bucket for bucket in LEAST_BUCKETS if bucket >= wanted), width))
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSizes:
+    """What one run keeps.
+
+    Attributes:
+        width: Nodes kept at every level but the last.
+        listed: Nodes kept at the last level, which is also the length of the longest list.
+        joined: Candidates that join them.
+    """
+
+    width: int
+    listed: int
+    joined: int
+
+
+def search_sizes(
+    width: int, joined: int, *, sampled: bool, dense: bool, least: int = 0, measured: RunSizes = _NOTHING_MEASURED
+) -> SearchSizes:
+    """Returns how many nodes a run keeps, and how many candidates join them.
 
     A sampled list is drawn from as many candidates at every size of catalogue. In a large one only items with signals
     may join, and a user may have none, so half of the candidates are the beam's.
+
+    Where the export found that a narrower run makes the same lists, the run is narrower. It may be narrower than the
+    list, because as many items join as the list is long, if so many are allowed. Kept nodes and those that join are at
+    least `least` together. In a catalogue that is not scored as a whole maybe none join, so nothing is narrower.
 
     Args:
         width: Width of the beam.
         joined: From `joined_width`.
         sampled: Whether the lists are sampled.
         dense: Whether the graph scores the whole catalogue.
+        least: From `least_candidates`.
+        measured: What the export found.
     """
-    if sampled and not dense:
-        return max(width, _SAMPLED_LARGE), _SAMPLED_LARGE
-    return width, joined
+    if not dense:
+        width, joined = (max(width, _SAMPLED_LARGE), _SAMPLED_LARGE) if sampled else (width, joined)
+        return SearchSizes(width, width, joined)
+    planned = Size(width, joined)
+    found = measured.of(planned, sampled=sampled)
+    if found == planned:
+        return SearchSizes(width, width, joined)
+    narrow = min(width, found.width)
+    return SearchSizes(narrow, width, max(joined, found.joined, least - narrow))
 
 
 def signal_buckets(*, dense: bool) -> tuple[int, ...]:
@@ -88,7 +141,7 @@ class Decoding:
 
     Attributes:
         strategy: `greedy` is `beam` with a beam width of 1.
-        beam_width: Kept nodes for each item of the list; only for `beam`.
+        beam_width: Candidates for each item of the list, at the least; only for `beam`.
         top_p: Probability mass of the nucleus, 0 … 1; only for `top_p`.
         temperature: Divides the scores before sampling; only for the sampled strategies.
     """
@@ -119,7 +172,8 @@ class Decoding:
     def width(self, k: int) -> int:
         """Returns the number of nodes kept at every level for a list of `k`, rounded up to a bucket.
 
-        Only `beam` keeps more than `k`: most candidates of a sampled list join the beam (`joined_width`).
+        Only `beam` keeps more than `k`: most candidates of a sampled list join the beam (`joined_width`). A run keeps
+        fewer where the export found that this makes the same lists (`search_sizes`).
         """
         wanted = self.beam_width * k if self.strategy == "beam" else k
         wanted = min(MAX_WIDTH, wanted)

@@ -22,11 +22,12 @@ from service.artifact.features import GAP_UNKNOWN, NO_EVENTS, EventArrays
 from service.artifact.filter_conditions import Filters
 from service.artifact.graph_interface import ON_REQUEST, ON_REQUEST_SAMPLED
 from service.artifact.manifest import ArtifactFileError
+from service.artifact.run_sizes import RunSizes
 from service.common.errors import ArtifactError
 from service.engine.decode.decoder import CLOSED_BUCKETS, Decoder
 from service.engine.decode.device_tables import DecoderTraits, Tables
 from service.engine.decode.filters import MASK_BYTES_MAX
-from service.engine.decoding import WIDTH_BUCKETS, Decoding, Strategy, signal_buckets
+from service.engine.decoding import LEAST_BUCKETS, WIDTH_BUCKETS, Decoding, Strategy, signal_buckets
 from service.engine.encode.encoder import CHUNK, Encoder
 from service.engine.encode.explainer import Explainer
 from service.engine.encode.history_encoder import HistoryEncoder
@@ -34,7 +35,7 @@ from service.engine.encoder_state import EncoderState
 from service.engine.fallback import Source
 from service.engine.held_filters import FilterMasks
 from service.engine.interface import Explanation, RunObserver
-from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, Job, JobResult, ListRequest
+from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, Job, JobResult, ListRequest, decode_key
 from service.engine.live_catalogue import LiveCatalogue
 from service.engine.onnx_session import GraphSession, Values
 from service.engine.placement import Device, Placement
@@ -85,7 +86,7 @@ class Engine:
         traits = DecoderTraits.of(artifact.network["code_sizes"], self._graphs["decoder"].inputs)
         self._tables = Tables.of(artifact, self.placement, traits, filter_bytes_max)
         self._encoder = self._make_encoder()
-        self._decoder = Decoder(self._tables, self.placement, self._run_decoder)
+        self._decoder = Decoder(self._tables, self.placement, self._run_decoder, artifact.run_sizes)
         self._explainer = Explainer(artifact, self.placement)
         self.state_layout = self._encoder.layout
         self._observer: RunObserver | None = None
@@ -149,9 +150,15 @@ class Engine:
     def set_joined_candidates(self, join: bool) -> None:
         """Sets whether other candidates join the beam's: the best by what is known of their score without the path.
 
-        They do by default. Without them a list is what the beam alone generates, and a sampled list is drawn from that.
+        They do by default. Without them a list is what the beam alone generates, and a sampled list is drawn from that;
+        runs are as wide as planned, because what the export measured holds with them.
         """
         self._tables.set_joined_candidates(join)
+        self.set_run_sizes(self.artifact.run_sizes if join else RunSizes())
+
+    def set_run_sizes(self, sizes: RunSizes) -> None:
+        """Sets which runs are narrower than planned; before, they are those that the artefact names."""
+        self._decoder.measured = sizes
 
     def update(self, live: LiveCatalogue) -> None:
         """Serves another catalogue from the next run on; runs under way finish on the one they began with.
@@ -195,13 +202,12 @@ class Engine:
         exclusions = (0, *CLOSED_BUCKETS[:-1]) if self.placement.capture else (0,)
         sizes = signal_buckets(dense=self._tables.traits.dense) if self.placement.capture else (0,)
         signals = [ItemValues(np.arange(size), np.ones(size, np.float32)) for size in sizes]
-        shapes = itertools.product(WIDTH_BUCKETS, _STRATEGIES, exclusions, signals, batches)
-        for width, strategy, excluded, values, rows in shapes:
-            # A long list may run in another shape than a short one.
-            requests = [self._warm_request(Decoding(strategy), k, excluded, values, width) for k in (1, width)]
-            jobs = [DecodeJob(h=state.h, request=request) for request in requests]
-            for job in {job.run_key: job for job in jobs}.values():
-                _warm(self.decode, job, rows)
+        planned = [key for width in WIDTH_BUCKETS for key in self._warm_plans(width)]
+        for (width, strategy, k, pool), excluded, values, rows in itertools.product(
+            planned, exclusions, signals, batches
+        ):
+            request = self._warm_request(Decoding(strategy), k, excluded, values, width)
+            _warm(self.decode, DecodeJob(h=state.h, request=replace(request, pool=pool)), rows)
         for excluded, rows in itertools.product(exclusions, batches):
             request = self._warm_request(Decoding("greedy"), 1, excluded, NO_VALUES, WIDTH_BUCKETS[0])
             _warm(self.decode, DecodeJob(h=state.h, request=replace(request, ranked=np.arange(1))), rows)
@@ -265,6 +271,16 @@ class Engine:
             signals=signals,
             width=width,
         )
+
+    def _warm_plans(self, width: int) -> list[tuple[int, Strategy, int, int]]:
+        """Width, strategy, k and pool of one list for each size of run that lists of this width have."""
+        plans: dict[object, tuple[int, Strategy, int, int]] = {}
+        # A long list may run in another shape than a short one, and one with more candidates in another again.
+        for strategy, k, pool in itertools.product(_STRATEGIES, (1, width), LEAST_BUCKETS):
+            if pool <= width < 2 * pool:
+                key = decode_key(width, Decoding(strategy), k, pool)
+                plans.setdefault((strategy, self._decoder.sizes(key)), (width, strategy, k, pool))
+        return [*plans.values()]
 
     def _run_encoder(self, feeds: Mapping[str, Any], fixed: Values, shape: Hashable, rows: int) -> dict[str, Array]:
         return self._timed("encoder", feeds, (self._tables.values, fixed), shape, rows)

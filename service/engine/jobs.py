@@ -9,7 +9,7 @@ import numpy as np
 from service.artifact.array_types import Float64Array, FloatArray, IntArray
 from service.artifact.features import EventArrays
 from service.engine.candidates import Candidates
-from service.engine.decoding import RANKED_MAX, RANKED_WIDTH, Decoding, joined_width
+from service.engine.decoding import RANKED_MAX, RANKED_WIDTH, Decoding, joined_width, least_candidates
 from service.engine.draw import Draw
 from service.engine.encoder_state import EncoderState
 from service.engine.fallback import Source
@@ -18,8 +18,12 @@ from service.signals.item_values import NO_VALUES, SignalSums
 # Fixed filter ids: every item in stock, and no item, which all filters share that no item matches.
 EVERYTHING, NOTHING = 0, 1
 
+# Width of the beam, whether lists are sampled, candidates that join the beam, and the least number of candidates: what
+# is planned for a list. How wide its run is, the artefact says (`service.engine.decoding.search_sizes`).
+DecodeKey = tuple[int, bool, int, int]
+
 # Key of the runs that rank given items.
-RANKED_KEY = (RANKED_WIDTH, False, RANKED_MAX)
+RANKED_KEY: DecodeKey = (RANKED_WIDTH, False, RANKED_MAX, 0)
 
 _NO_ITEMS: IntArray = np.zeros(0, np.int64)
 
@@ -32,12 +36,10 @@ def encode_key(events: int) -> int:
     return events.bit_length()
 
 
-def decode_key(width: int, decoding: Decoding, k: int) -> tuple[int, bool, int]:
-    """Returns the key of the run that decodes such a list: beam width, sampled or not, candidates that join the beam.
-
-    Sampled lists have a graph of their own.
-    """
-    return width, decoding.sampled, joined_width(k, width, sampled=decoding.sampled)
+def decode_key(width: int, decoding: Decoding, k: int, pool: int = 0) -> DecodeKey:
+    """Returns the key of the run that decodes such a list. Sampled lists have a graph of their own."""
+    joined = joined_width(k, width, sampled=decoding.sampled)
+    return width, decoding.sampled, joined, least_candidates(decoding, k, width, pool)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +115,7 @@ class ListRequest:
 
     @property
     def run_width(self) -> int:
-        """Number of nodes kept at every level."""
+        """Width of the beam, before what the export measured."""
         return self.decoding.width(self.k) if self.width is None else self.width
 
 
@@ -125,12 +127,12 @@ class DecodeJob:
     request: ListRequest
 
     @property
-    def run_key(self) -> tuple[int, bool, int]:
+    def run_key(self) -> DecodeKey:
         """Jobs with equal keys can share one decoder run."""
         request = self.request
         if request.ranked is not None:
             return RANKED_KEY
-        return decode_key(request.run_width, request.decoding, request.k)
+        return decode_key(request.run_width, request.decoding, request.k, request.pool)
 
 
 @dataclass(frozen=True, slots=True)

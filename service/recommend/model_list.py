@@ -46,7 +46,7 @@ def decode_job(plan: Plan, rung: ModelRung, h: npt.NDArray[np.float32]) -> Decod
         group=plan.group(),
         candidates=plan.request.explain,
         ranked=plan.ranked,
-        pool=0 if plan.ruling is None else max(plan.pool, plan.width(rung)),
+        pool=plan.ranked_pool(rung),
     )
     return DecodeJob(h=h, request=request)
 

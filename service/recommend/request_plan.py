@@ -135,11 +135,15 @@ class Plan:
         width = self.decoding.width(self.decoded)
         return width if self.ruling is None or self.decoding.sampled else max(width, _GREEDY.width(self.pool))
 
+    def ranked_pool(self, rung: ModelRung) -> int:
+        """Returns how many items the model ranks for rules to choose from; 0 without rules."""
+        return 0 if self.ruling is None else max(self.pool, self.width(rung))
+
     def forecast(self, rung: ModelRung) -> Forecast:
         """Returns when the list would be decoded if the job were submitted now."""
         decoder, key = self.model.decoder, RANKED_KEY
         if self.ranked is None:
-            key = decode_key(self.width(rung), self.decoding, self.decoded)
+            key = decode_key(self.width(rung), self.decoding, self.decoded, self.ranked_pool(rung))
         return decoder.forecast(key) if self.together is None else self.together.forecast(decoder, key)
 
     async def decode(self, job: DecodeJob, deadline: Deadline) -> DecodedList:

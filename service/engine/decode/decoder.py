@@ -13,6 +13,7 @@ from service.artifact import graph_names as names
 from service.artifact.array_types import Array
 from service.artifact.graph_names import NEVER, level_input
 from service.artifact.noise import seed_hash
+from service.artifact.run_sizes import RunSizes
 from service.common.errors import ModelError
 from service.engine.candidates import Candidates
 from service.engine.decode.closed_nodes import ClosedNodes, closed_nodes
@@ -22,9 +23,9 @@ from service.engine.decode.filters import Mask
 from service.engine.decode.ranked_items import joining, ranked_list, with_waiting
 from service.engine.decode.search_shape import SearchShape
 from service.engine.decode.signal_inputs import signal_feeds
-from service.engine.decoding import RANKED_MAX, search_sizes, signal_buckets
+from service.engine.decoding import RANKED_MAX, SearchSizes, search_sizes, signal_buckets
 from service.engine.draw import Draw
-from service.engine.jobs import DecodedList, DecodeJob, ListRequest
+from service.engine.jobs import DecodedList, DecodeJob, DecodeKey, ListRequest
 from service.engine.onnx_session import Values
 from service.engine.placement import Placement
 from service.engine.run_groups import run_groups
@@ -47,11 +48,12 @@ class Decoder:
 
     Attributes:
         tables: The catalogue on the device; may be replaced between runs.
+        measured: Which runs are narrower than planned; may be replaced between runs.
     """
 
-    def __init__(self, tables: Tables, placement: Placement, run: RunDecoder) -> None:
-        """`run` makes one run of the decoder, or of the sampler."""
-        self.tables = tables
+    def __init__(self, tables: Tables, placement: Placement, run: RunDecoder, measured: RunSizes) -> None:
+        """`run` makes one run of the decoder, or of the sampler; `measured` is what the export found of its width."""
+        self.tables, self.measured = tables, measured
         self._placement, self._run = placement, run
 
     def decode(self, jobs: Sequence[DecodeJob]) -> list[DecodedList | Exception]:
@@ -60,6 +62,12 @@ class Decoder:
         # A job whose filter was dropped meanwhile fails, and must not take the others of its group along.
         return run_groups(jobs, lambda job: (job.run_key, job.request.filter_id in held), self._decode)
 
+    def sizes(self, key: DecodeKey) -> SearchSizes:
+        """Returns what the run with this key keeps."""
+        width, sampled, joined, least = key
+        dense = self.tables.traits.dense
+        return search_sizes(width, joined, sampled=sampled, dense=dense, least=least, measured=self.measured)
+
     def _decode(self, jobs: Sequence[DecodeJob]) -> list[DecodedList]:
         tables = self.tables
         with tables.filters.pinned([job.request.filter_id for job in jobs]) as masks:
@@ -67,7 +75,7 @@ class Decoder:
 
     def _run_of(self, jobs: Sequence[DecodeJob], tables: Tables, masks: Sequence[Mask]) -> list[DecodedList]:
         """One run, for jobs of one width and one graph."""
-        width, sampled, joined = jobs[0].run_key
+        width, sampled, *_ = jobs[0].run_key
         requests = [job.request for job in jobs]
         ranked = requests[0].ranked is not None  # they have a key of their own
         longest = max(request.k for request in requests)
@@ -79,9 +87,9 @@ class Decoder:
             for request, mask in zip(requests, masks, strict=True)
         ]
         shown = signal_feeds(signals, rows, self._signals_size(tables, signals, ranked=ranked))
-        kept, joined = search_sizes(width, joined, sampled=sampled, dense=tables.traits.dense)
-        joined = min(joined, tables.dense_rows or shown[names.SIGNAL_ITEM].shape[1])
-        shape = tables.shape(kept, rows, joined)
+        planned = self.sizes(jobs[0].run_key)
+        joined = min(planned.joined, tables.dense_rows or shown[names.SIGNAL_ITEM].shape[1])
+        shape = tables.shape(replace(planned, joined=joined), rows)
         padded = {**self._exclusions(tables, requests, masks, shape, rows), **shown}
         feeds = {
             **_request_feeds(jobs, rows),

@@ -26,6 +26,7 @@ from service.engine.decode.mask_parts import mask_parts
 from service.engine.decode.ranking import Ranking
 from service.engine.decode.search_shape import SearchShape, search_shape
 from service.engine.decode.signal_inputs import ListableSignals
+from service.engine.decoding import SearchSizes
 from service.engine.onnx_session import Values
 from service.engine.placement import Placement
 
@@ -176,13 +177,13 @@ class Tables:
         value = np.full(1, 0.0 if join else NEVER, np.float32)
         self.values = {**self.values, names.JOIN: self._placement.put(value)}
 
-    def shape(self, width: int, rows: int, joined: int) -> SearchShape:
-        """Returns the inputs that follow from the width, the rows of the batch and the candidates that join."""
-        key = (width, rows, joined)
+    def shape(self, sizes: SearchSizes, rows: int) -> SearchShape:
+        """Returns the inputs that follow from what a run keeps and from the rows of the batch."""
+        key = (sizes, rows)
         with self._lock:
             shape = self._shapes.get(key)
             if shape is None:
-                shape = self._shapes[key] = self._make_shape(width, rows, joined)
+                shape = self._shapes[key] = self._make_shape(sizes, rows)
                 if len(self._shapes) > _SHAPES_MAX:
                     self._shapes.popitem(last=False)
             return shape
@@ -198,16 +199,14 @@ class Tables:
         """
         return self._exclusions.get(key, compute, lambda inputs: _nbytes(key, inputs))
 
-    def _make_shape(self, width: int, rows: int, joined: int) -> SearchShape:
+    def _make_shape(self, sizes: SearchSizes, rows: int) -> SearchShape:
         by_rows = self.traits.by_rows
         packed = self.traits.packed
         places = [
             self.traits.code_sizes[level] if level in by_rows else _places(self.trie, level, packed=packed)
             for level in range(self.trie.levels)
         ]
-        return search_shape(
-            self._placement, places, width=width, rows=rows, by_rows=by_rows, packed=packed, joined=joined
-        )
+        return search_shape(self._placement, places, sizes=sizes, rows=rows, by_rows=by_rows, packed=packed)
 
 
 def _nbytes(key: tuple[int, bytes], inputs: Mapping[str, Array]) -> int:

@@ -10,6 +10,7 @@ import onnxruntime as ort
 
 from service.artifact import graph_names as names
 from service.artifact.graph_names import NEVER, level_input
+from service.engine.decoding import SearchSizes
 from service.engine.onnx_session import Values
 from service.engine.placement import Placement
 
@@ -37,22 +38,20 @@ def search_shape(
     placement: Placement,
     places: Sequence[int],
     *,
-    width: int,
+    sizes: SearchSizes,
     rows: int,
     by_rows: frozenset[int],
     packed: bool,
-    joined: int,
 ) -> SearchShape:
     """Returns the shape of a search.
 
     Args:
         placement: Where the inputs go.
         places: [K] places that a node's children have at each level.
-        width: Width of the beam.
+        sizes: What the run keeps.
         rows: Rows of the batch, padding included.
         by_rows: The levels that the graph looks up by rows.
         packed: Whether the graph looks up all masks by the parents.
-        joined: Number of candidates that join the beam's.
     """
     values: dict[str, ort.OrtValue] = {}
     node_base: dict[str, ort.OrtValue] = {}
@@ -75,9 +74,9 @@ def search_shape(
             values |= {level_input(name, level): value for name, value in inputs.items()}
             base = np.zeros(rows * kept, np.int64)
             node_base[level_input(names.NODE_BASE, level)] = put(base if level in by_parent else base[:, None])
-        kept = min(width, kept * n_places)
+        kept = min(sizes.width if level < len(places) - 1 else sizes.listed, kept * n_places)
         counts.append(kept)
         values[level_input(names.KEEP, level)] = host(np.array([kept], np.int64))
-    values[names.KEEP_JOINED] = host(np.array([joined], np.int64))
-    values[names.JOINED_SHAPE] = host(np.array([-1, 1, joined], np.int64))
+    values[names.KEEP_JOINED] = host(np.array([sizes.joined], np.int64))
+    values[names.JOINED_SHAPE] = host(np.array([-1, 1, sizes.joined], np.int64))
     return SearchShape(values, node_base, tuple(counts), by_rows, by_parent)
