@@ -46,7 +46,9 @@ class DecodingOverride(Body):
     """Replaces the decoding of the segment, for one answer."""
 
     strategy: Strategy = Field(description="beam, top_p, temperature or greedy.")
-    beam_width: int = Field(5, ge=1, le=128, description="Beams for each recommended item (beam).")
+    beam_width: int = Field(
+        5, ge=1, le=128, description="Candidates for each recommended item, at the least (beam); at most 128 in all."
+    )
     top_p: float = Field(0.9, gt=0, le=1, description="Probability mass of the nucleus (top_p).")
     temperature: float | None = Field(
         None,
