@@ -25,6 +25,7 @@ import typer
 
 from loadtests.common import limit_criteria, results
 from loadtests.draw import (
+    engine_tables,
     loop,
     method_verdicts,
     methods,
@@ -86,7 +87,7 @@ class Document:
 PERFORMANCE = Document(
     "performance",
     results.ENGINE,
-    tables.SECTIONS,
+    {**tables.SECTIONS, **engine_tables.SECTIONS},
     draw_plots.wanted,
     {
         "peers": {"peers": "Requests a second of each system"},

@@ -98,7 +98,12 @@ def cpu(found: Results) -> str:
     names = {"service": "the service", "valkey": "its Valkey", "bare_route": "bare typed FastAPI route",
              "decoder_run": "one decoder run, batch 1"}  # fmt: skip
     rows = [
-        [names.get(part, part), value, _range([one[part] for one in found["rounds"]]), found["median_in_loops"][part]]
+        [
+            names.get(part, part),
+            value,
+            value_range([one[part] for one in found["rounds"]]),
+            found["median_in_loops"][part],
+        ]
         for part, value in parts.items()
     ]
     return markdown(["µs of processor time a request", "in turns, median", "range", "each in a loop, median"], rows)
@@ -195,9 +200,9 @@ def reflected(found: Results) -> str:
 
 def start(found: Results) -> str:
     """Draws start-up time and memory."""
-    rows = [["ready, s", _middle(found["ready_s"]), _range(found["ready_s"])],
-            ["resident memory, MiB", _middle(found["resident_mib"]), _range(found["resident_mib"])],
-            ["of it private, MiB", _middle(found["private_mib"]), _range(found["private_mib"])]]  # fmt: skip
+    rows = [["ready, s", middle(found["ready_s"]), value_range(found["ready_s"])],
+            ["resident memory, MiB", middle(found["resident_mib"]), value_range(found["resident_mib"])],
+            ["of it private, MiB", middle(found["private_mib"]), value_range(found["private_mib"])]]  # fmt: skip
     return markdown(["", "median", "range"], rows)
 
 
@@ -259,61 +264,10 @@ def scale(found: Results) -> str:
     )
 
 
-def engine_before(found: Results) -> str:
-    """Says where the figures of before come from."""
-    dates = sorted({row["date"] for row in found["rows"]})
-    return f"The figures of before were measured on {' and '.join(dates)}, by the commands of the table above."
-
-
-def before_after(found: Results) -> str:
-    """Draws what a list cost before and costs now, by the kinds of measurement that were made."""
-    made = []
-    if cpu_of := found.get("cpu"):
-        sides = {name: [pair[name]["cpu_us"] for pair in cpu_of["pairs"]] for name in ("before", "after")}
-        low, high = cpu_of["interval"]
-        rows = [[name, _middle(values), _range(values)] for name, values in sides.items()]
-        made += [
-            markdown(["µs of processor time a list", "median of the blocks", "range"], rows),
-            f"After ÷ before: {cell(cpu_of['ratio'])}, 95 % interval {cell(low)} to {cell(high)}, "
-            f"{len(cpu_of['pairs'])} pairs of blocks.",
-        ]
-    if rates := found.get("rates"):
-        rows = [
-            [f"round {number}", one["before"]["rate"], one["after"]["rate"]]
-            for number, one in enumerate(rates["rounds"], 1)
-        ]
-        made += [
-            markdown(["lists/s at p99 ≤ 50 ms", "before", "after"], rows),
-            f"After ÷ before, median of the rounds: {cell(rates['ratio'])}.",
-        ]
-    if places := found.get("places"):
-        rows = [[kind, one["places"], one["same"]] for kind, one in places.items()]
-        made.append(markdown(["request", "places compared", "same item"], rows))
-    return "\n\n".join([*made, by_command(found)])
-
-
-def batches(found: Results) -> str:
-    """Draws what a list costs in a batch and by itself."""
-    rows = [
-        [what, _middle([pair[key]["cpu_us"] for pair in found["pairs"]]),
-         _range([pair[key]["cpu_us"] for pair in found["pairs"]])]
-        for what, key in ((f"in a batch of {found['size']}", "batch"), ("by itself", "single"))
-    ]  # fmt: skip
-    low, high = found["interval"]
-    return "\n\n".join(
-        [
-            markdown(["µs of processor time a list", "median of the blocks", "range"], rows),
-            f"In a batch ÷ by itself: {cell(found['ratio'])}, 95 % interval {cell(low)} to {cell(high)}.",
-            by_command(found),
-        ]
-    )
-
-
 SECTIONS: dict[str, Callable[[Results], str]] = {
     "cpu": cpu, "peers": peers, "scale": scale, "history": history, "curves": curves, "redis": redis,
     "reflected": reflected, "start": start,
-    "soak": soak, "wrk": wrk, "engine_before": engine_before,
-    "before_after": before_after, "batches": batches,
+    "soak": soak, "wrk": wrk,
 }  # fmt: skip
 
 
@@ -322,9 +276,11 @@ def by_command(found: Results) -> str:
     return f"`{found['command']}`, {found['date']}" if found.get("command") else str(found.get("date", ""))
 
 
-def _range(values: Sequence[float]) -> str:
+def value_range(values: Sequence[float]) -> str:
+    """Formats the smallest and the largest of some values."""
     return f"{cell(float(min(values)))} … {cell(float(max(values)))}" if values else "–"
 
 
-def _middle(values: Sequence[float]) -> float | None:
+def middle(values: Sequence[float]) -> float | None:
+    """Returns the median; None if there are no values."""
     return float(median(values)) if values else None

@@ -130,14 +130,21 @@ def measure(engine: Engine, *, seconds: float, seed: int = 0) -> list[dict[str, 
     return found
 
 
-def nodes_by_device(files: Mapping[str, Path]) -> list[tuple[str, str, int, int]]:
-    """Reads (graph, provider, nodes, copies between host and device) from onnxruntime's profiles, each node once."""
+def nodes_by_device(
+    files: Mapping[str, Path], left_out: frozenset[str] = frozenset()
+) -> list[tuple[str, str, int, int]]:
+    """Reads (graph, provider, nodes, copies between host and device) from onnxruntime's profiles, each node once.
+
+    Operators `left_out` are not counted.
+    """
     found = []
     for graph, file in files.items():
         nodes = {
             (event["args"].get("provider", "?"), event["name"], event["args"].get("op_name", ""))
             for event in orjson.loads(file.read_bytes())
-            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
+            if event.get("cat") == "Node"
+            and event["name"].endswith("_kernel_time")
+            and event["args"].get("op_name", "") not in left_out
         }
         for provider in sorted({provider for provider, _, _ in nodes}):
             operators = [op for where, _, op in nodes if where == provider]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from export.artifact_writer import Parts, write
+from export.graphs.graph_writer import GraphDtype
 from export.publish import publish, staging
 from model.network.config import SIZES, NetworkConfig
 from model.network.gpt4rec import GPT4Rec
@@ -146,7 +147,14 @@ def synthetic_network(n_items: int, codes: IntArray, last_size: int, *, size: st
 
 
 def write_synthetic(
-    root: Path, n_items: int, *, size: str = "small", seed: int = 0, dense: bool | None = False, fused: bool = False
+    root: Path,
+    n_items: int,
+    *,
+    size: str = "small",
+    seed: int = 0,
+    dense: bool | None = False,
+    fused: bool = False,
+    dtype: GraphDtype = "float32",
 ) -> Path:
     """Writes and publishes an artefact of `n_items` under `root` with the exporter's own code; returns its folder.
 
@@ -172,5 +180,5 @@ def write_synthetic(
         dense=dense,
     )
     with staging(root) as folder:
-        write(parts, folder, "float32")
+        write(parts, folder, dtype)
         return publish(folder, root)

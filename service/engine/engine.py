@@ -43,8 +43,8 @@ from service.engine.run_groups import result_of
 from service.engine.run_jobs import run_jobs
 from service.signals.item_values import NO_VALUES, ItemValues
 
-# The largest batch that is warmed up where batches are padded.
-WARM_ROWS = 32
+# The largest batch that is warmed up where batches are padded: a batch of requests may hold a hundred lists.
+WARM_ROWS = 128
 _STRATEGIES: tuple[Strategy, Strategy] = ("greedy", "temperature")  # one for each graph
 
 

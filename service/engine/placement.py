@@ -113,7 +113,10 @@ def _cuda_problem() -> str | None:
     """Why CUDA does not work, or None. The provider may be compiled in without a GPU or a CUDA library being there."""
     missing = _missing_library()
     if missing is not None:
-        return f"the library {missing} is missing; install CUDA 12 and cuDNN 9, or put them on LD_LIBRARY_PATH"
+        return (
+            f"the library {missing} is missing; install the CUDA and cuDNN that onnxruntime-gpu was built for "
+            "(pip install 'onnxruntime-gpu[cuda,cudnn]'), or put them on LD_LIBRARY_PATH"
+        )
     try:
         ort.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", 0)
     except Exception as error:  # onnxruntime raises plain RuntimeErrors

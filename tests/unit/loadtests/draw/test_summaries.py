@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from loadtests.common import limit_criteria
-from loadtests.draw import performance_summary, quality_summary
+from loadtests.draw import engine_tables, performance_summary, quality_summary
 from loadtests.draw.tables import NOT_YET, limits
 
 
@@ -107,3 +107,24 @@ def test_each_figure_of_before_stands_beside_the_one_of_now() -> None:
     text = performance_summary.changed(now, {"engine_before": before})
     assert "| 1 cpu | 1.4 × | 1.15 × |" in text
     assert "| 5 redis log | 5,312 bytes | *not measured again* |" in text
+
+
+def test_the_sections_on_the_limit_show_what_was_measured() -> None:
+    def pair(after: float, before: float) -> dict[str, Any]:
+        return {"after": {"cpu_us": after}, "before": {"cpu_us": before}}
+
+    cpu = {"ratio": 0.61, "interval": [0.59, 0.63], "pairs": [pair(60.0, 100.0), pair(62.0, 100.0)]}
+    rates = {"ratio": 1.5, "rounds": [{"before": {"rate": 1000.0}, "after": {"rate": 1500.0}}]}
+    both = {"cpu": cpu, "rates": rates, "places": {"beam 5": {"places": 600, "same": 599}}, "date": "2026-11-30"}
+    text = engine_tables.before_after(both)
+    assert "After ÷ before: 0.61, 95 % interval 0.59 to 0.63, 2 pairs of blocks." in text
+    assert "| round 1 | 1,000 | 1,500 |" in text and "| beam 5 | 600 | 599 |" in text
+    assert engine_tables.before_after({"cpu": cpu}).count("lists/s") == 0
+    in_batch = {"pairs": [{"batch": {"cpu_us": 300.0}, "single": {"cpu_us": 1000.0}}], "size": 100}
+    assert "| in a batch of 100 | 300 |" in engine_tables.batches({**in_batch, "ratio": 0.3, "interval": [0.29, 0.31]})
+    check = {"items": 300, "dtype": "float16", "what": "parity", "found": "99 %", "holds": True}
+    timed = {"items": 300, "dtype": "float16", "graphs": True, "batch": 8, "p50_ms": 1.5, "p99_ms": 2.0,
+             "lists_per_s": 5333.0}  # fmt: skip
+    card = {"card": "A card", "onnxruntime_gpu": "1.31.1", "checks": [check], "times": [timed], "left_out": ["more"]}
+    assert "| 300 items, float16 | yes | 8 | 1.5 | 2 | 5,333 |" in engine_tables.gpu(card)
+    assert "Left out, for want of time: more." in engine_tables.gpu(card)
