@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from export.graphs.graph_writer import FLOAT, INT, INT32, GraphDtype, graph_shap
 from model.network.config import NetworkConfig
 from service.artifact import graph_interface
 from service.artifact import graph_names as names
-from service.artifact.graph_interface import Interface
+from service.artifact.graph_interface import Interface, token_dtype
 from service.artifact.graph_names import NEVER, level_input
 
 
@@ -75,12 +76,10 @@ class Children:
     Attributes:
         node: [BW, C] nodes; None at levels that are looked up by rows, where only those of survivors are, and at the
             root, where a child's node is its place.
-        token_log_prob: [BW, C] log-probabilities of the tokens.
         log_prob: [B, 1, WC] log-probabilities of the paths, NEVER where there is no such child or it may not be listed.
     """
 
     node: ir.Value | None
-    token_log_prob: ir.Value
     log_prob: ir.Value
 
 
@@ -90,6 +89,27 @@ class Choice:
 
     log_prob: ir.Value
     index: ir.Value
+
+
+class _Chosen:
+    """The survivors of a level ≥ 1: what is asked of them is added to the graph, [B, 1, W] each."""
+
+    def __init__(self, graph: DecoderGraph, level: int, choice: Choice) -> None:
+        self._op, self._slots = graph.op, graph.level_input(names.N_SLOTS, level)
+        self.flat = graph.op.Add(choice.index, graph.level_input(names.ROW_BASE, level))  # among all candidates
+        self.alive = graph.op.Greater(choice.log_prob, graph.floats(NEVER / 2))
+
+    @cached_property
+    def parent(self) -> ir.Value:
+        """Their parents' places in the beam."""
+        value: ir.Value = self._op.Div(self.flat, self._slots)
+        return value
+
+    @cached_property
+    def slot(self) -> ir.Value:
+        """Their own places among their parents' children."""
+        value: ir.Value = self._op.Mod(self.flat, self._slots)
+        return value
 
 
 class DecoderGraph(DecoderNetwork):
@@ -134,50 +154,50 @@ class DecoderGraph(DecoderNetwork):
         log_prob = op.Unsqueeze(op.Where(ok, token_log_prob, self.floats(NEVER)), self.ints(1))
         closed, value = (self.level_input(name, 0) for name in (names.CLOSED_SLOT, names.CLOSED_VALUE))
         log_prob = op.ScatterElements(log_prob, closed, value, axis=2, reduction="add")
-        return Children(None, token_log_prob, log_prob)
+        return Children(None, log_prob)
 
     def children(self, level: int, beam: Beam) -> Children:
         """Returns all children of the kept nodes, up to C of each."""
         op = self.op
         log_probs = self.token_log_probs(level, beam.state)
         at = op.Add(beam.node, self.level_input(names.NODE_BASE, level))
-        if level_input(names.ROW_OK, level) in self.inputs:
-            return self.scored(level, beam, None, log_probs, self.closed_rows(level, at))
         child = None
+        if level_input(names.ROW_OK, level) in self.inputs:
+            log_prob = self.open_by_token(level, op.Add(log_probs, beam.log_prob), at)
+        else:
+            token, child = self.children_in_order(level, beam)
+            token_log_prob = op.GatherElements(log_probs, token, axis=1)
+            log_prob = self.open_by_place(level, op.Add(token_log_prob, beam.log_prob), at)
+        return Children(child, self.close(level, beam, log_prob))
+
+    def children_in_order(self, level: int, beam: Beam) -> tuple[ir.Value, ir.Value | None]:
+        """Returns the tokens of the children [BW, C], and their nodes where they had to be looked up for that."""
+        op = self.op
         if level_input(names.ROW_TOKEN, level) in self.inputs:
             token = op.Gather(self.level_input(names.ROW_TOKEN, level), beam.node, axis=0)
-        else:
-            first = op.Gather(self.level_input(names.FIRST, level), beam.node, axis=0)
-            child = op.Add(first, self.level_input(names.SLOTS, level))
-            child = op.Min(child, self.level_input(names.LAST_NODE, level))
-            token = op.Gather(self.level_input(names.TOKEN, level), child, axis=0)
-        token_log_prob = op.GatherElements(log_probs, token, axis=1)
-        return self.scored(level, beam, child, token_log_prob, self.closed_bits(level, at))
+            return token if token_dtype(self.config.code_sizes[level]) == "int32" else self.cast(token, INT32), None
+        first = op.Gather(self.level_input(names.FIRST, level), beam.node, axis=0)
+        child = op.Add(first, self.level_input(names.SLOTS, level))
+        child = op.Min(child, self.level_input(names.LAST_NODE, level))
+        return op.Gather(self.level_input(names.TOKEN, level), child, axis=0), child
 
-    def closed_rows(self, level: int, at: ir.Value) -> ir.Value:
-        """Returns [BW, V] 0 for the children that exist and are allowed, by token, else NEVER."""
+    def open_by_token(self, level: int, log_prob: ir.Value, at: ir.Value) -> ir.Value:
+        """Adds NEVER to children [BW, V] by token that do not exist or are not allowed; returns [B, 1, WV]."""
         op = self.op
         ok = op.Gather(self.level_input(names.ROW_OK, level), at, axis=0)
         one = self.constant(np.array(1, np.int8), "ok")
         # (1 − 1) · −NEVER, or (0 − 1) · −NEVER: a third of the time of a choice between many numbers.
-        value: ir.Value = op.DequantizeLinear(ok, self.constant(np.array(-NEVER, np.float32), "never"), one)
+        closed = op.DequantizeLinear(ok, self.constant(np.array(-NEVER, np.float32), "never"), one)
+        value: ir.Value = op.Reshape(op.Add(log_prob, closed), self.level_input(names.FLAT, level))
         return value
 
-    def closed_bits(self, level: int, at: ir.Value) -> ir.Value:
-        """Returns [BW, C / 8, 8] 0 for the children that exist and are allowed, by place, else NEVER."""
-        op = self.op
-        byte = self.cast(op.Gather(self.level_input(names.CHILD_OK, level), at, axis=0), INT32)
-        value: ir.Value = op.Gather(self.constant(closed_by_byte(), "closed_by_byte"), byte, axis=0)
-        return value
-
-    def scored(
-        self, level: int, beam: Beam, child: ir.Value | None, token_log_prob: ir.Value, closed: ir.Value
-    ) -> Children:
-        """Returns the children with the log-probabilities of their paths."""
+    def open_by_place(self, level: int, log_prob: ir.Value, at: ir.Value) -> ir.Value:
+        """Adds NEVER to children [BW, C] by place that do not exist or are not allowed; returns [B, 1, WC]."""
         op, flat = self.op, self.level_input(names.FLAT, level)
-        log_prob = op.Reshape(op.Add(token_log_prob, beam.log_prob), flat)
-        log_prob = op.Add(log_prob, op.Reshape(closed, flat))
-        return Children(child, token_log_prob, self.close(level, beam, log_prob))
+        byte = self.cast(op.Gather(self.level_input(names.CHILD_OK, level), at, axis=0), INT32)
+        closed = op.Gather(self.constant(closed_by_byte(), "closed_by_byte"), byte, axis=0)
+        value: ir.Value = op.Add(op.Reshape(log_prob, flat), op.Reshape(closed, flat))
+        return value
 
     def close(self, level: int, beam: Beam, log_prob: ir.Value) -> ir.Value:
         """Returns `log_prob` [B, 1, WC] with NEVER at the row's closed nodes.
@@ -210,32 +230,31 @@ class DecoderGraph(DecoderNetwork):
             added = op.Gather(embedding, token, axis=0)
             state = op.Reshape(op.Add(added, op.Unsqueeze(self.begun, self.ints(1, 2))), self.ints(-1, d))
             return Beam(op.Reshape(choice.index, self.ints(-1)), log_prob, self.advance(1, state))
-        parent, slot, node = self.chosen(level, beam, children, choice)
-        by_rows = level_input(names.ROW_OK, level) in self.inputs
-        token = slot if by_rows else op.Gather(self.level_input(names.TOKEN, level), node, axis=0)
-        added = op.Gather(embedding, token, axis=0)
-        state = op.Reshape(op.Add(op.Gather(beam.state, parent, axis=0), added), self.ints(-1, d))
-        return Beam(op.Reshape(node, self.ints(-1)), log_prob, self.advance(level + 1, state))
+        chosen = _Chosen(self, level, choice)
+        node = self.nodes(level, beam, children, chosen)
+        by_token = level_input(names.ROW_OK, level) in self.inputs
+        token = chosen.slot if by_token else op.Gather(self.level_input(names.TOKEN, level), node, axis=0)
+        state = op.Add(op.Gather(beam.state, chosen.parent, axis=0), op.Gather(embedding, token, axis=0))
+        state = self.advance(level + 1, op.Reshape(state, self.ints(-1, d)))
+        return Beam(op.Reshape(node, self.ints(-1)), log_prob, state)
 
-    def chosen(self, level: int, beam: Beam, children: Children, choice: Choice) -> tuple[ir.Value, ir.Value, ir.Value]:
-        """Returns the chosen children: their parents' places in the beam, their own among these, and their nodes.
+    def nodes(self, level: int, beam: Beam, children: Children, chosen: _Chosen) -> ir.Value:
+        """Returns the nodes of the chosen [B, 1, W].
 
-        [B, 1, W] each. The node is −1, which reads the last row of every table, where there is no child to list.
+        Where there is no child to list it is −1, which reads the last row of every table and is nobody's parent.
         """
-        op, slots = self.op, self.level_input(names.N_SLOTS, level)
-        flat = op.Add(choice.index, self.level_input(names.ROW_BASE, level))
-        parent, slot = op.Div(flat, slots), op.Mod(flat, slots)
+        op = self.op
         if children.node is not None:
-            node = op.Gather(op.Reshape(children.node, self.ints(-1)), flat, axis=0)
+            node = op.Gather(op.Reshape(children.node, self.ints(-1)), chosen.flat, axis=0)
         else:
-            above = op.Gather(beam.node, parent, axis=0)
+            above = op.Gather(beam.node, chosen.parent, axis=0)
             if level_input(names.ROW_OK, level) in self.inputs:
-                at = op.Add(op.Mul(above, slots), slot)
+                at = op.Add(op.Mul(above, self.level_input(names.N_SLOTS, level)), chosen.slot)
                 node = op.Gather(self.level_input(names.ROW_CHILD, level), at, axis=0)
             else:
-                node = op.Add(op.Gather(self.level_input(names.FIRST, level), above, axis=0), slot)
-        alive = op.Greater(choice.log_prob, self.floats(NEVER / 2))
-        return parent, slot, op.Where(alive, node, self.ints(-1))
+                node = op.Add(op.Gather(self.level_input(names.FIRST, level), above, axis=0), chosen.slot)
+        value: ir.Value = op.Where(chosen.alive, node, self.ints(-1))
+        return value
 
     def rank(self, beam: Beam | None, children: Children, choice: Choice, q: ir.Value) -> None:
         """Joins the other candidates to the survivors, and outputs the lists, and what the host needs beside them."""
@@ -259,7 +278,8 @@ class DecoderGraph(DecoderNetwork):
         op = self.op
         node, path = choice.index, choice.log_prob
         if beam is not None:
-            _, _, node = self.chosen(self.config.levels - 1, beam, children, choice)
+            last = self.config.levels - 1
+            node = self.nodes(last, beam, children, _Chosen(self, last, choice))
         alive = op.Greater(path, self.floats(NEVER / 2))
         return op.Where(alive, op.Gather(self.inputs[names.LEAF_ITEM], node, axis=0), self.ints(-1)), path
 

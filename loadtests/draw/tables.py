@@ -248,6 +248,14 @@ def scale(found: Results) -> str:
             [f"graph alone, constraint {way}, p50, ms", *(found["constraint_ms"][size][way]["p50"] for size in sizes)]
             for way in found["constraint_ms"][sizes[0]]
         ),
+        *(
+            [
+                f"the same at W = {found['narrow']}, constraint {way}, p50, ms",
+                *(narrow[size][way]["p50"] for size in sizes),
+            ]
+            for narrow in [found.get("constraint_narrow_ms", {})]
+            for way in narrow.get(sizes[0], {})
+        ),
         ["building the trie, s", *(found["trie_build_s"].get(size) for size in sizes)],
         *([name, *(probes.get(size, {}).get(name) for size in sizes)] for name in probed),
     ]

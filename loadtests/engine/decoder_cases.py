@@ -22,13 +22,13 @@ from service.engine.engine import Engine
 from service.engine.jobs import DecodeJob, ListRequest
 from service.signals.item_values import ItemValues
 
-K, BEAM = 10, Decoding("beam", beam_width=5)
+K, BEAM, NARROW = 10, Decoding("beam", beam_width=5), Decoding("beam", beam_width=1)
 STATES = 64
 # As many as a few tables of neighbours give for the newest events of a user: more than a list takes into account.
 SIGNALS = 2000
 
 
-def jobs(engine: Engine, seed: int = 0) -> list[DecodeJob]:
+def jobs(engine: Engine, seed: int = 0, decoding: Decoding = BEAM) -> list[DecodeJob]:
     """Returns lists to make, from random hidden states, for users with signals of `SIGNALS` random items."""
     rng = np.random.default_rng(seed)
     network = engine.artifact.network
@@ -38,7 +38,7 @@ def jobs(engine: Engine, seed: int = 0) -> list[DecodeJob]:
         DecodeJob(
             h=one,
             request=ListRequest(
-                context=context, gap_ms=GAP_UNKNOWN, decoding=BEAM, k=K, signals=_signals(rng, network["n_items"])
+                context=context, gap_ms=GAP_UNKNOWN, decoding=decoding, k=K, signals=_signals(rng, network["n_items"])
             ),
         )
         for one in h
@@ -94,12 +94,12 @@ class Graph:
         return {name: out.numpy() for name, out in zip(self._outputs, self._binding.get_outputs(), strict=True)}
 
 
-def constraint_cases(engine: Engine, folder: Path) -> dict[str, Timed]:
-    """Returns runs of the decoder graph with and without the trie over the same states.
+def constraint_cases(engine: Engine, folder: Path, decoding: Decoding = BEAM) -> dict[str, Timed]:
+    """Returns runs of the decoder graph with and without the trie over the same states, at the width of `decoding`.
 
     "off" has no trie in its graph; "plain tables" is the served graph over the whole code space.
     """
-    asked = jobs(engine)
+    asked = jobs(engine, decoding=decoding)
     feeds = _feeds_of(engine, asked[0])
     config = NetworkConfig.from_json(dict(engine.artifact.network))
     free = folder / f"free-{config.n_items}.onnx"

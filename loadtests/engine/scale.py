@@ -5,7 +5,7 @@ and the cases of a comparison take turns, so that other work of the machine affe
 
 - a list from a hidden state and signals (`Engine.decode`, beam 5, k 10, so 64 nodes a level; one row a run), by size
 - the constraint on against off: a run of `decoder.onnx`, of the decoder without a trie, and of `decoder.onnx` over all
-  paths of codes (`loadtests.engine.unconstrained_decoder`)
+  paths of codes (`loadtests.engine.unconstrained_decoder`); at 64 nodes a level, and again at 16
 - one step of the constraint, this decoder's and STATIC's (`loadtests.engine.static_decoding`)
 - in a process of its own for each size: opening the artefact with and without its checksums, memory, the first use of a
   filter, a change of stock, new items taken into the trie, and the fallback rungs
@@ -24,9 +24,9 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from loadtests.common import results
+from loadtests.common import limit_criteria, results
 from loadtests.common.report import table
-from loadtests.engine.decoder_cases import K, constraint_cases, decode_case, jobs, step_cases
+from loadtests.engine.decoder_cases import BEAM, NARROW, K, constraint_cases, decode_case, jobs, step_cases
 from loadtests.engine.paired_timing import ROUND, paired
 from loadtests.engine.synthetic_artifact import synthetic_codes, write_synthetic
 from service.artifact.trie import Trie
@@ -70,7 +70,10 @@ def measure(root: Path, sizes: list[int], rounds: int) -> dict[str, Any]:
     engines = {n: Engine.open(folder, device="cpu", threads=1) for n, folder in folders.items()}
     decode = paired({str(n): decode_case(engine) for n, engine in engines.items()}, rounds)
     largest = engines[sizes[-1]]
-    constraint = {str(n): paired(constraint_cases(engine, root), rounds) for n, engine in engines.items()}
+    constraint, narrow = (
+        {str(n): paired(constraint_cases(engine, root, decoding), rounds) for n, engine in engines.items()}
+        for decoding in (BEAM, NARROW)
+    )
     trie, code_sizes = largest.artifact.trie, largest.artifact.network["code_sizes"]
     steps: dict[str, dict[str, float]] = {}
     for level in range(1, trie.levels):
@@ -86,17 +89,20 @@ def measure(root: Path, sizes: list[int], rounds: int) -> dict[str, Any]:
         "tries": shape,
         "decode_ms": decode,
         "constraint_ms": constraint,
+        "narrow": NARROW.width(K),
+        "constraint_narrow_ms": narrow,
         "step_ms": steps,
         "trie_build_s": {str(n): round(trie_build_s(n), 3) for n in sizes},
         "probes": {str(n): probe for n, probe in probes.items()},
     }
 
 
-def ratios(found: Mapping[str, Any], sizes: list[int]) -> tuple[float, float]:
-    """Returns decode p50 at the largest size ÷ at the smallest, and constraint on ÷ off at the largest."""
+def ratios(found: Mapping[str, Any], sizes: list[int]) -> tuple[float, float, float]:
+    """Returns decode p50 at the largest size ÷ at the smallest, and constraint on ÷ off at the largest, also narrow."""
     decode, last = found["decode_ms"], str(sizes[-1])
-    constraint = found["constraint_ms"][last]
-    return decode[last]["p50"] / decode[str(sizes[0])]["p50"], constraint["on"]["p50"] / constraint["off"]["p50"]
+    wide, narrow = (found[name][last] for name in ("constraint_ms", "constraint_narrow_ms"))
+    growth = decode[last]["p50"] / decode[str(sizes[0])]["p50"]
+    return growth, wide["on"]["p50"] / wide["off"]["p50"], narrow["on"]["p50"] / narrow["off"]["p50"]
 
 
 def main(
@@ -109,18 +115,20 @@ def main(
     wanted = [int(size) for size in sizes.split(",")]
     out.mkdir(parents=True, exist_ok=True)
     found = measure(out, wanted, rounds)
-    growth, constraint = ratios(found, wanted)
+    growth, constraint, narrow = ratios(found, wanted)
     command = f"python -m loadtests.engine.scale --out DIR --sizes {sizes} --rounds {rounds}"
     if record:
         growing = results.row("3 decode p50 at 1M / at 10k", growth, "ratio", command, at_most=DECODE_LIMIT)
         cost = results.row("3 constraint on / off", constraint, "ratio", command, at_most=CONSTRAINT_LIMIT)
         results.record(results.ENGINE, growing)
         results.record(results.ENGINE, cost)
+        results.record(results.ENGINE, limit_criteria.row(limit_criteria.CONSTRAINT, constraint, command))
+        results.record(results.ENGINE, limit_criteria.row(limit_criteria.CONSTRAINT_NARROW, narrow, command))
         results.save("scale", found, command=command)
-    _print(found, wanted, growth, constraint)
+    _print(found, wanted)
 
 
-def _print(found: Mapping[str, Any], sizes: list[int], growth: float, constraint: float) -> None:
+def _print(found: Mapping[str, Any], sizes: list[int]) -> None:
     from rich.console import Console
 
     console = Console(width=120)
@@ -129,6 +137,10 @@ def _print(found: Mapping[str, Any], sizes: list[int], growth: float, constraint
         ["decode p50, ms", *(found["decode_ms"][n]["p50"] for n in names)],
         ["constraint on p50, ms", *(found["constraint_ms"][n]["on"]["p50"] for n in names)],
         ["constraint off p50, ms", *(found["constraint_ms"][n]["off"]["p50"] for n in names)],
+        *(
+            [f"narrow, {way} p50, ms", *(found["constraint_narrow_ms"][n][way]["p50"] for n in names)]
+            for way in ("on", "off")
+        ),
         ["whole code space p50, ms", *(found["constraint_ms"][n]["plain tables"]["p50"] for n in names)],
         ["trie build, s", *(found["trie_build_s"][n] for n in names)],
     ]
@@ -136,7 +148,9 @@ def _print(found: Mapping[str, Any], sizes: list[int], growth: float, constraint
     console.print(table("by items", ["", *names], rows))
     steps = [[name, ms["p50"] * 1000, ms["p95"] * 1000] for name, ms in found["step_ms"].items()]
     console.print(table("one step", ["", "p50 µs", "p95 µs"], steps))
-    console.print(f"decode at {names[-1]} / at {names[0]}: {growth:.3f}; constraint on / off: {constraint:.3f}")
+    growth, wide, narrow = ratios(found, sizes)
+    console.print(f"decode at {names[-1]} / at {names[0]}: {growth:.3f}")
+    console.print(f"constraint on / off: {wide:.3f} at W {found['width']}, {narrow:.3f} at W {found['narrow']}")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,14 @@ from model.network.config import NetworkConfig
 from service.artifact import graph_interface
 from service.artifact import graph_names as names
 from service.artifact.array_types import Array
-from service.artifact.graph_interface import GraphShape, Interface, Tensor, levels_by_rows, levels_with_row_tokens
+from service.artifact.graph_interface import (
+    GraphShape,
+    Interface,
+    Tensor,
+    levels_by_rows,
+    levels_with_row_tokens,
+    token_dtype,
+)
 from service.artifact.graph_names import NEVER, level_input
 
 _FACTOR = 1_000_003
@@ -89,13 +96,13 @@ def plain_tables(config: NetworkConfig, width: int) -> dict[str, Array]:
                 f"row_ok_{level}": np.ones((above, size), np.int8),
                 f"row_child_{level}": np.tile(tokens, above),
                 f"child_ok_{level}": np.tile(np.packbits(np.arange(places) < size, bitorder="little"), (above, 1)),
-                f"row_token_{level}": np.tile(np.resize(tokens, places).astype(np.int32), (above, 1)),
+                f"row_token_{level}": np.tile(np.resize(tokens, places).astype(token_dtype(size)), (above, 1)),
                 f"first_{level}": first if level in with_tokens else first[:, None],
                 f"slots_{level}": np.arange(places),
                 f"last_node_{level}": np.array([size - 1], np.int64),
             }
         kept = min(width, kept * size)
-    return values | {"leaf_item": np.arange(config.code_sizes[-1], dtype=np.int64)}
+    return values | {"leaf_item": np.arange(config.code_sizes[-1], dtype=np.int64) % config.n_items}
 
 
 def _places(config: NetworkConfig, level: int) -> int:
@@ -113,13 +120,13 @@ class FreeDecoderGraph(DecoderGraph):
         """Adds every code of the first level."""
         self.begun = self.advance(0, q)
         self.first = self.token_log_probs(0, self.begun)
-        return Children(None, self.first, self.op.Unsqueeze(self.first, self.ints(1)))
+        return Children(None, self.op.Unsqueeze(self.first, self.ints(1)))
 
     def children(self, level: int, beam: Beam) -> Children:
         """Adds every code of a level as a child of every beam."""
         token_log_prob = self.token_log_probs(level, beam.state)
         log_prob = self.op.Add(token_log_prob, beam.log_prob)
-        return Children(None, token_log_prob, self.op.Reshape(log_prob, self.level_input(names.FLAT, level)))
+        return Children(None, self.op.Reshape(log_prob, self.level_input(names.FLAT, level)))
 
     def survivors(self, level: int, beam: Beam | None, children: Children, choice: Choice) -> Beam:  # noqa: ARG002
         """Adds the beam of the chosen children."""

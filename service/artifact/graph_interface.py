@@ -83,6 +83,8 @@ class GraphShape:
 _ROWS_MAX = 2**18
 # Nodes of a level up to which the tokens of their children are kept in rows, as long as the most that one node has.
 _NODES_MAX = 2**17
+# Tokens of a level up to which they are, whatever the number of nodes.
+_TOKENS_MAX = 64
 
 
 def levels_by_rows(code_sizes: Sequence[int]) -> frozenset[int]:
@@ -100,12 +102,27 @@ def levels_by_rows(code_sizes: Sequence[int]) -> frozenset[int]:
 
 
 def levels_with_row_tokens(code_sizes: Sequence[int]) -> frozenset[int]:
-    """Returns the levels ≥ 1 with so few nodes that the children's tokens fit in one table, a row for each node."""
+    """Returns the levels ≥ 1 whose children's tokens fit in one table, a row for each node.
+
+    They have few nodes, or few tokens.
+    """
+    return levels_of_few_nodes(code_sizes) | frozenset(
+        level for level in range(1, len(code_sizes)) if int(code_sizes[level]) <= _TOKENS_MAX
+    )
+
+
+def levels_of_few_nodes(code_sizes: Sequence[int]) -> frozenset[int]:
+    """Returns the levels ≥ 1 that have rows of tokens, of int32, in graphs that read a byte of mask for each node."""
     return frozenset(
         level
         for level in range(1, len(code_sizes))
         if math.prod(int(size) for size in code_sizes[:level]) <= _NODES_MAX
     )
+
+
+def token_dtype(code_size: int) -> Literal["uint8", "int32"]:
+    """Returns the type of the tokens of a level in rows of tokens."""
+    return "uint8" if code_size <= 256 else "int32"
 
 
 def encoder(shape: GraphShape) -> Interface:
@@ -335,7 +352,7 @@ def level_inputs(shape: GraphShape, level: int) -> list[Tensor]:
         if level in levels_with_row_tokens(shape.code_sizes):
             found |= {
                 names.FIRST: ("int64", (nodes,)),
-                names.ROW_TOKEN: ("int32", (nodes, f"slots_{level}")),
+                names.ROW_TOKEN: (token_dtype(shape.code_sizes[level]), (nodes, f"slots_{level}")),
             }
         else:
             found |= {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
-from export.graphs.decoder import Beam, Children, Choice, DecoderGraph
+from export.graphs.decoder import Beam, Children, DecoderGraph
 from export.graphs.graph_writer import FLOAT, INT, GraphDtype, graph_shape
 from model.network.config import NetworkConfig
 from service.artifact import graph_interface
@@ -72,7 +72,7 @@ class ByteMaskDecoder(DecoderGraph):
             log_probs = op.GatherElements(log_probs, token, axis=1)
         closed = op.Where(ok, self.floats(0.0), self.floats(NEVER))
         log_prob = op.Reshape(op.Add(op.Add(log_probs, beam.log_prob), closed), self.level_input(names.FLAT, level))
-        return Children(child, log_probs, self.close(level, beam, log_prob))
+        return Children(child, self.close(level, beam, log_prob))
 
     def close(self, level: int, beam: Beam, log_prob: ir.Value) -> ir.Value:
         """Adds the closed nodes, of which the dead are no parents."""
@@ -88,14 +88,14 @@ class ByteMaskDecoder(DecoderGraph):
         closed: ir.Value = op.ScatterElements(log_prob, at, value, axis=2, reduction="add")
         return closed
 
-    def chosen(self, level: int, beam: Beam, children: Children, choice: Choice) -> tuple[ir.Value, ir.Value, ir.Value]:
+    def nodes(self, level: int, beam: Beam, children: Children, chosen: Any) -> ir.Value:
         """Adds the nodes of the chosen, dead or not."""
-        op, slots = self.op, self.level_input(names.N_SLOTS, level)
-        flat = op.Add(choice.index, self.level_input(names.ROW_BASE, level))
-        parent = op.Div(flat, slots)
+        op = self.op
         if children.node is not None:
-            nodes, at = children.node, flat
+            nodes, at = children.node, chosen.flat
         else:
-            row = op.Sub(op.Gather(beam.node, parent, axis=0), parent)
-            nodes, at = self.level_input(names.ROW_CHILD, level), op.Add(flat, op.Mul(row, slots))
-        return parent, op.Mod(flat, slots), op.Gather(op.Reshape(nodes, self.ints(-1)), at, axis=0)
+            row = op.Sub(op.Gather(beam.node, chosen.parent, axis=0), chosen.parent)
+            nodes = self.level_input(names.ROW_CHILD, level)
+            at = op.Add(chosen.flat, op.Mul(row, self.level_input(names.N_SLOTS, level)))
+        value: ir.Value = op.Gather(op.Reshape(nodes, self.ints(-1)), at, axis=0)
+        return value

@@ -26,6 +26,8 @@ from service.artifact.features import EVENT_TYPES
 def random_codes(rng: np.random.Generator, n_items: int, sizes: Sequence[int]) -> IntArray:
     """Unique paths, unevenly spread: some nodes have many children, some have one."""
     total = int(np.prod(sizes))
+    if total > 2**20:  # a weight for each path would take long
+        return np.stack(np.unravel_index(rng.choice(total, n_items, replace=False), sizes), axis=1).astype(np.int64)
     weight = rng.exponential(size=total) ** 2
     flat = rng.choice(total, size=n_items, replace=False, p=weight / weight.sum())
     return np.stack(np.unravel_index(flat, sizes), axis=1).astype(np.int64)

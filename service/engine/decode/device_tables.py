@@ -14,7 +14,7 @@ import onnxruntime as ort
 from service.artifact import graph_names as names
 from service.artifact.array_types import Array
 from service.artifact.artifact import Artifact
-from service.artifact.graph_interface import levels_with_row_tokens
+from service.artifact.graph_interface import levels_of_few_nodes, levels_with_row_tokens, token_dtype
 from service.artifact.graph_names import NEVER, level_input
 from service.artifact.trie import Trie
 from service.engine.decode.bounded_cache import BoundedCache
@@ -234,7 +234,7 @@ def _item_tables(artifact: Artifact, placement: Placement, traits: DecoderTraits
 def _trie_inputs(trie: Trie, placement: Placement, traits: DecoderTraits) -> dict[str, ort.OrtValue]:
     """The trie in CSR form, and the tables of the levels that have them."""
     arrays: dict[str, Array] = {names.LEAF_ITEM: trie.leaf_item}
-    with_tokens = levels_with_row_tokens(traits.code_sizes) - traits.by_rows
+    with_tokens = (levels_with_row_tokens if traits.packed else levels_of_few_nodes)(traits.code_sizes)
     for level in range(trie.levels):
         arrays[level_input(names.TOKEN, level)] = trie.token[level]
         if level in traits.by_rows:
@@ -258,7 +258,9 @@ def _level_arrays(trie: Trie, level: int, traits: DecoderTraits, *, with_tokens:
     if not traits.packed:
         arrays[_COUNT] = np.diff(first)[:, None]
     if with_tokens:
-        arrays[names.ROW_TOKEN] = trie.row_tokens(level, places)
+        tokens = trie.row_tokens(level, places)
+        dtype = token_dtype(traits.code_sizes[level]) if traits.packed else "int32"
+        arrays[names.ROW_TOKEN] = tokens.astype(dtype, copy=False)
     return arrays
 
 

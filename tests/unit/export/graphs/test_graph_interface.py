@@ -35,7 +35,7 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "three levels": {},
     "four levels": {"sizes": (3, 4, 2, 5)},
     "last level in CSR": {"n_items": 200, "sizes": (64, 64, 128)},
-    "last level without row tokens": {"n_items": 200, "sizes": (64, 64, 64, 2)},
+    "last level without row tokens": {"n_items": 200, "sizes": (64, 64, 64, 65)},
     "float32 state": {"state_dtype": "float32"},
     "int8 state": {"state_dtype": "int8"},
     "without times": {"has_time": False},

@@ -21,7 +21,9 @@ from tests.support.networks import random_network, weights_of
 WIDTH = 8
 
 
-@pytest.mark.parametrize("sizes", [(5, 4, 6), (40, 90, 80, 3)], ids=["by rows", "in CSR form"])
+@pytest.mark.parametrize(
+    "sizes", [(5, 4, 6), (40, 90, 80, 3), (40, 90, 80, 65)], ids=["by token", "rows of tokens", "in CSR form"]
+)
 def test_both_ways_to_be_without_a_constraint_find_the_same_paths(tmp_path: Path, sizes: tuple[int, ...]) -> None:
     model = random_network(seed=3, n_items=30, sizes=sizes)
     config, weights = model.config, weights_of(model)
@@ -65,5 +67,6 @@ def test_it_measures_from_end_to_end(tmp_path: Path) -> None:
     found = measure(tmp_path, sizes, rounds=1)
     assert set(found["decode_ms"]) == {"200", "400"}
     assert all(ratio > 0 for ratio in ratios(found, sizes))
+    assert (found["width"], found["narrow"]) == (64, 16)
     assert {name.split(",")[0] for name in found["step_ms"]} == {"ours", "STATIC"}
     assert found["probes"]["400"]["first use of a filter, ms"] > 0
