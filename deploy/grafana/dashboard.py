@@ -293,6 +293,15 @@ _REDIS = (
         "History and state cache", "By level and outcome: in the process (memory) and in Redis (state).",
         (Query(_rate("state_cache_total", "level, outcome"), "{{level}} {{outcome}}"),), "reqps", stacked=True,
     ),
+    Panel(
+        "Kept lists", "Share of the answers whose list was kept from the question before, and of those never kept.",
+        tuple(Query(f"{_rate('kept_lists_total', outcome=name)} / {_rate('kept_lists_total')}", name)
+              for name in ("hit", "never")), "percentunit",
+    ),
+    Panel(
+        "Memory of kept lists", "In all replicas; bounded by GPT4REC_ANSWERS_MIB in each process.",
+        (Query(_gauge("kept_list_bytes", "sum"), "bytes"),), "bytes",
+    ),
 )  # fmt: skip
 
 

@@ -34,6 +34,7 @@ from service.artifact.signal_files import ITEM_CF, POPULARITY, SignalPart
 
 # Weights of an artefact without other signals than those that every one has.
 OF_NETWORK = RankerWeights((ITEM_CF, POPULARITY), {DEFAULT_GROUP: {PATH: 0.25, DENSE: 0.75}})
+NO_CONTEXT = ContextVocabulary()
 CODES = (256, 256, 256)
 NEIGHBOURS = 50
 FUSED_NEIGHBOURS = 100  # of item-CF: what tuning chooses on most logs
@@ -131,12 +132,20 @@ def fused_weights(signals: Iterable[str]) -> RankerWeights:
     return RankerWeights(tuple(beside), {DEFAULT_GROUP: {PATH: 0.2, DENSE: 0.4, **beside}}, beside)
 
 
-def synthetic_network(n_items: int, codes: IntArray, last_size: int, *, size: str = "small", seed: int = 0) -> GPT4Rec:
+def synthetic_network(
+    n_items: int,
+    codes: IntArray,
+    last_size: int,
+    *,
+    size: str = "small",
+    seed: int = 0,
+    context: ContextVocabulary = NO_CONTEXT,
+) -> GPT4Rec:
     """Returns a network of a size in `model.network.config.SIZES`; its distributions are far from uniform."""
     torch.manual_seed(seed)
     config = NetworkConfig(
-        n_items=n_items, code_sizes=(*CODES, last_size), n_types=len(EVENT_TYPES), n_context_rows=1, n_slots=2,
-        **SIZES[size],
+        n_items=n_items, code_sizes=(*CODES, last_size), n_types=len(EVENT_TYPES),
+        n_context_rows=context.n_rows, n_slots=len(context.slots), **SIZES[size],
     )  # fmt: skip
     model = GPT4Rec(config, torch.from_numpy(codes))
     with torch.no_grad():
@@ -155,16 +164,18 @@ def write_synthetic(
     dense: bool | None = False,
     fused: bool = False,
     dtype: GraphDtype = "float32",
+    context: ContextVocabulary = NO_CONTEXT,
 ) -> Path:
     """Writes and publishes an artefact of `n_items` under `root` with the exporter's own code; returns its folder.
 
     `fused` adds all signals, each with a weight; the artefact is called fused-N then, not synthetic-N.
 
     `dense` as in `export.artifact_writer.Parts`. By default no size is scored as a whole, so that sizes compare.
+    `context` is what lists depend on beside the history: features, scenes, and the gap to now.
     """
     rng = np.random.default_rng(seed)
     codes, last_size = synthetic_codes(rng, n_items)
-    model = synthetic_network(n_items, codes, last_size, size=size, seed=seed)
+    model = synthetic_network(n_items, codes, last_size, size=size, seed=seed, context=context)
     shares = rng.zipf(1.2, n_items).clip(max=10**6).astype(np.float64)
     signals = synthetic_signals(rng, n_items) if fused else {}
     parts = Parts(
@@ -172,7 +183,7 @@ def write_synthetic(
         model=model,
         tokenizer=AtomicTokenizer(codes, model.config.code_sizes),
         catalogue=synthetic_catalogue(rng, n_items),
-        context=ContextVocabulary(),
+        context=context,
         item_cf=synthetic_item_cf(rng, n_items, FUSED_NEIGHBOURS if fused else NEIGHBOURS),
         popularity=Popularity.of((shares / shares.sum()).astype(np.float32)),
         signals=signals,

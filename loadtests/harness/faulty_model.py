@@ -28,7 +28,7 @@ import numpy as np
 import orjson
 import typer
 
-from loadtests.harness.served_process import Served, started
+from loadtests.harness.served_process import NOTHING_KEPT, Served, started
 from service.cli.outermost import run_command
 
 _TICK_S = 0.005
@@ -146,7 +146,8 @@ def misbehaving(
         redis = () if "--redis" in arguments else ("--redis", "embedded", "--data-dir", str(data))
         command = [sys.executable, "-m", "loadtests.harness.faulty_model", "--control", str(control.path),
                    "--artifact", str(artifact.resolve()), *redis, *arguments]  # fmt: skip
-        with started(command, "/readyz", Path(folder) / "log", **environment) as (process, url, ready_s):
+        chosen = {**NOTHING_KEPT, **environment}  # a kept list would not ask the model
+        with started(command, "/readyz", Path(folder) / "log", **chosen) as (process, url, ready_s):
             yield Served(process, url, ready_s, data), control
 
 

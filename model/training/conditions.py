@@ -19,7 +19,14 @@ from torch import Tensor
 from model.data.dataset import NO_SCENE, Dataset, Sequences
 from model.training.config import StyleSource, TrainConfig
 from service.artifact.array_types import Float64Array
-from service.artifact.features import EVENT_TYPES, GAP_UNKNOWN, SIGNAL_TYPES, ContextVocabulary
+from service.artifact.features import (
+    EVENT_TYPES,
+    GAP_EDGES_MS,
+    GAP_UNKNOWN,
+    GAP_VALUES_MS,
+    SIGNAL_TYPES,
+    ContextVocabulary,
+)
 
 GAP_QUANTILE = 0.99
 CONTROL_LEVELS = 2  # upper levels of a category path that are control codes
@@ -230,7 +237,8 @@ class Conditions:
             scene: [P] scenes of the targets, `NO_SCENE` where unknown.
 
         Returns:
-            Context rows [P, slots], 0 where unknown, and gaps [P], `GAP_UNKNOWN` where unknown.
+            Context rows [P, slots], 0 where unknown, and gaps [P] in the steps that the service reads them in,
+            `GAP_UNKNOWN` where unknown.
         """
         n, fields = len(target), self.features.shape[1]
         context = torch.zeros(n, self.n_slots, dtype=torch.int64)
@@ -254,7 +262,13 @@ class Conditions:
             context[:, -3] = torch.where(shown, self.styles[target, choice], 0)
         trained = (torch.rand(n) < config.gap_known) & (gap_ms >= 0) & (gap_ms <= self.max_gap_ms)
         trained &= self.max_gap_ms > 0  # without times every gap is unknown, as in the service
-        return context, torch.where(trained, gap_ms, GAP_UNKNOWN)
+        return context, torch.where(trained, _quantised(gap_ms), GAP_UNKNOWN)
+
+
+def _quantised(gap_ms: Tensor) -> Tensor:
+    """The same as `quantised_gap_ms`; what is unknown gets any value."""
+    steps = torch.bucketize(gap_ms, torch.tensor(GAP_EDGES_MS), right=True)
+    return torch.tensor(GAP_VALUES_MS)[steps]
 
 
 def _rows_of(codes: Sequence[Sequence[str]], rows: Mapping[str, int]) -> tuple[Tensor, Tensor]:

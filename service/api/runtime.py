@@ -8,6 +8,7 @@ from typing import Any
 
 from service.access.keys import Access
 from service.access.rate_limits import Rates
+from service.answers.kept_lists import KeptLists
 from service.catalogue.items import Items
 from service.common import output
 from service.common.deadline import Clock
@@ -64,6 +65,7 @@ class SpaceRuntime:
     write_behind: WriteBehind
     recorder: Recorder
     preview: PolicyPreview
+    kept: KeptLists
     recommender: Recommender
     baskets: Baskets
     ingest: Ingest

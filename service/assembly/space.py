@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.access.rate_limits import rates_for
+from service.answers.kept_lists import KeptLists
 from service.api.runtime import SpaceRuntime
 from service.assembly.experiments import open_experiments, open_guards, open_preview, open_shadows
 from service.assembly.items import open_items, open_live_items
@@ -60,6 +61,7 @@ from service.recommend.recent_requests import RecentRequests
 from service.recommend.recommender import Recommender
 from service.recommend.shadows import Shadows
 from service.store.health import RedisCheck
+from service.store.records import Subject
 from service.store.store import Store
 from service.store.store_settings import StoreSettings
 from service.watch.traffic_watch import TrafficWatch
@@ -121,7 +123,8 @@ async def open_space(
     live_items = await open_live_items(opening, store)
     loader.follow(live_items)
     first = await loader.start(engine, own=own_engine)
-    serving, models, held = await _open_lifecycle(opening, store, shared, loader, first, states, guards)
+    kept = KeptLists(int(settings.answers_mib * 2**20), metrics)
+    serving, models, held = await _open_lifecycle(opening, store, shared, loader, first, states, guards, kept)
     experiments = ExperimentKeeper(shared.experiments, held, models, keeper, shared.clock)
     arms, canaries = await open_experiments(opening, store, experiments, serving, book, guards)
     shadows = open_shadows(opening, experiments, arms, canaries, serving, guards, states.history_cap)
@@ -129,14 +132,14 @@ async def open_space(
     for part in (models, keeper, shared.exchange, StateChanges(guards, shared.mode, serving)):
         spawn(stack, part.run)
     recent = RecentRequests()
-    write_behind = _open_write_behind(opening, store, queue, states, recent)
+    write_behind = _open_write_behind(opening, store, queue, states, recent, kept)
 
     ids = Pseudonyms(settings.hash_user_ids)
     recorder, stream_erasure = _open_recorder(opening, store)
     watch = TrafficWatch(serving, metrics, on=settings.watch)
     spawn(stack, watch.run)
     recommender = _open_recommender(
-        opening, store, arms, canaries, states, guards, ids, recorder, watch, shadows, recent
+        opening, store, arms, canaries, states, guards, ids, recorder, watch, shadows, recent, kept
     )
     return SpaceRuntime(
         space=space,
@@ -157,6 +160,7 @@ async def open_space(
         watch=watch,
         shadows=shadows,
         preview=open_preview(opening, experiments, serving, book, states, guards, recent),
+        kept=kept,
         recommender=recommender,
         baskets=Baskets(recommender, arms, ids),
         ingest=Ingest(
@@ -260,13 +264,19 @@ async def _open_lifecycle(
     first: LoadedModel,
     states: StateKeeper,
     guards: Guards,
+    kept: KeptLists,
 ) -> tuple[Serving, ModelSwitch, HeldModels]:
     """Returns the model in service, its switch, and what is held beside it.
 
     A model that operators chose before a restart is loaded again.
     """
     space, settings = opening.space, opening.space.settings
-    serving = Serving(first.model, on_replace=states.model_replaced)
+
+    def replaced() -> None:
+        states.model_replaced()
+        kept.clear()
+
+    serving = Serving(first.model, on_replace=replaced)
     first.serve(serving)
     folders = ModelFolders(space.artifact, opening.metrics.file_lane("models"))
     busy_s = (settings.deadline_max_ms + settings.catch_up_timeout_ms) / 1000.0
@@ -309,14 +319,23 @@ async def _open_lifecycle(
 
 
 def _open_write_behind(
-    opening: Opening, store: Store, queue: WriteQueue, states: StateKeeper, recent: RecentRequests
+    opening: Opening, store: Store, queue: WriteQueue, states: StateKeeper, recent: RecentRequests, kept: KeptLists
 ) -> WriteBehind:
     """Returns the loop that brings the states up to date in the background, and follows erasures."""
     stack = opening.stack
-    write_behind = WriteBehind(queue, states, store, opening.metrics, on_forget=recent.forget)
+
+    def forget(subject: Subject) -> None:
+        recent.forget(subject)
+        kept.forget(subject)
+
+    def checked() -> None:
+        profiles = states.cache.profiles()
+        kept.keep_only({one.subject: one.record.stamp for one in profiles if one.subject is not None})
+
+    write_behind = WriteBehind(queue, states, store, opening.metrics, on_forget=forget)
     stack.push_async_callback(write_behind.drain, opening.space.settings.drain_timeout_s)
     spawn(stack, write_behind.run)
-    spawn(stack, Erasures(store, write_behind, states).run)
+    spawn(stack, Erasures(store, write_behind, states, on_checked=checked).run)
     return write_behind
 
 
@@ -350,6 +369,7 @@ def _open_recommender(
     watch: TrafficWatch,
     shadows: Shadows,
     recent: RecentRequests,
+    kept: KeptLists,
 ) -> Recommender:
     settings = opening.space.settings
     pages = Pages(store.pages, arms, ids, recorder, opening.metrics, ttl_s=settings.cursor_ttl_s)
@@ -368,6 +388,7 @@ def _open_recommender(
         shadows,
         recent,
         pages,
+        kept,
         budget_ms=settings.deadline_ms,
         budget_max_ms=settings.deadline_max_ms,
     )

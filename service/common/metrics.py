@@ -70,6 +70,7 @@ _FROM_ZERO: dict[str, tuple[str, ...]] = {
     "gpt4rec_filter_builds": ("built", "failed", "evicted", "late", "refused_caller", "refused_total"),
     "gpt4rec_histories_missing": ("log", "version", "both"),
     "gpt4rec_item_changes": ITEM_CHANGES,
+    "gpt4rec_kept_lists": ("hit", "miss", "never"),
     "gpt4rec_model_attempts": ATTEMPTS,
     "gpt4rec_watch_skipped": ("lists", "events"),
 }
@@ -212,6 +213,14 @@ class Metrics:
             "level",
             "outcome",
         )
+        self.kept_lists = self._counter(
+            "gpt4rec_kept_lists",
+            "Answers of /recommend by whether their list was kept from the same question before: hit, miss, never "
+            "(explained lists, lists that are drawn anew, of named items or of events in the request, and those made "
+            "without the model or the stored history). Nothing is counted with GPT4REC_ANSWERS_MIB=0.",
+            "outcome",
+        )
+        self.kept_list_bytes = self._gauge("gpt4rec_kept_list_bytes", "Estimated memory of the lists that are kept.")
         self.redis_errors = self._counter(
             "gpt4rec_redis_errors", "Redis commands that failed or timed out.", "operation"
         )

@@ -164,6 +164,12 @@ class Settings(BaseSettings):
     cache_mib: float = Field(
         64.0, ge=0, description="Memory for cached histories and states in each process; 0 disables the cache."
     )
+    answers_mib: float = Field(
+        16.0,
+        ge=0,
+        description="Memory for lists that were made before, in each process: the same question then has the same list "
+        "without a run of the model. A list takes about 2 KiB; 0 keeps none.",
+    )
     state: Literal["full", "h_only"] = Field(
         "full",
         description="What is stored of an encoded history: everything needed to add an event, or only the vector to "

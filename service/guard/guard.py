@@ -151,6 +151,11 @@ class Guard:
         """
         return type(self)(self._settings, self._clock, self._mode, everybody=self)
 
+    @property
+    def mode(self) -> ModeName:
+        """The mode in force."""
+        return self._mode()
+
     def decide(self, deadline: TimeLeft, forecast: Forecasts) -> Decision:
         """Decides where a request starts. A decision that asks the model must be followed by one `observe`.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 from service.common import logs
 from service.common.errors import StoreUnavailable
@@ -33,7 +34,11 @@ class Erasures:
         checked: How often the whole cache was compared with the store.
     """
 
-    def __init__(self, store: Store, write_behind: WriteBehind, states: StateKeeper) -> None:
+    def __init__(
+        self, store: Store, write_behind: WriteBehind, states: StateKeeper, *, on_checked: Callable[[], object]
+    ) -> None:
+        """`on_checked` is called when the cached histories are known to be those that are stored."""
+        self._on_checked = on_checked
         self._store = store
         self._write_behind = write_behind
         self._states = states
@@ -76,4 +81,5 @@ class Erasures:
                     self._write_behind.forget(subject)
                 elif record is not None:
                     self._states.cache.drop(subject)
+        self._on_checked()
         self.checked += 1

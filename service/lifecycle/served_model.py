@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -50,6 +51,9 @@ class ListFilter:
         return self.id == NOTHING
 
 
+_generations = itertools.count(1)
+
+
 @dataclass(slots=True)
 class ServedModel:
     """Everything that requests need of one model version. Replaced as a whole, never changed.
@@ -69,6 +73,7 @@ class ServedModel:
         catalogue_version: A digest of the items and the stock, 12 hex digits.
         ordering: Puts the first items of a list into order; None where lists are by score.
         placed_by: What gave the items that came after the export their places, by catalogue index.
+        generation: A number that no other model in this process has, nor this one over another catalogue.
     """
 
     engine: EngineLike
@@ -85,6 +90,7 @@ class ServedModel:
     catalogue_version: str
     ordering: Ordering | None = None
     placed_by: Mapping[int, str] = field(default_factory=dict)
+    generation: int = field(init=False, default_factory=_generations.__next__)
     _everything: ItemFilter | None = field(default=None, init=False, repr=False)
     _cards: dict[int, tuple[str, str | None]] = field(default_factory=dict, init=False, repr=False)
 

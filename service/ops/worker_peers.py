@@ -30,6 +30,7 @@ _SUMMED_GAUGES = frozenset(
         "queue_depth",
         "filters_held",
         "filter_bytes",
+        "kept_list_bytes",
         "unanswered_bytes",
         "exposures_waiting",
         "watched",

@@ -1,7 +1,8 @@
 """One answer to `/recommend`. Read `Recommender.recommend` from top to bottom.
 
     read the history → plan the answer → choose the rung → one model attempt → the answer → its record
-                                                  ↘ on any failure: a lower rung ↙
+                                     ↘            ↘ on any failure: a lower rung ↗  ↗
+                                       the same question was answered before: its list
 
 The rungs are full → narrow → item_cf → popular. There is always an answer, and it names its rung and the reason for it.
 """
@@ -13,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
+from service.answers.kept_lists import KeptLists
 from service.batching.together import Together
 from service.common import logs
 from service.common.deadline import Clock, Deadline
@@ -29,6 +31,7 @@ from service.history.profile import Profile
 from service.history.pseudonyms import Pseudonyms
 from service.history.state_keeper import StateKeeper
 from service.lifecycle.served_model import ServedModel
+from service.recommend.known_lists import KnownLists
 from service.recommend.made import Made
 from service.recommend.model_attempt import ModelAttempts
 from service.recommend.pages import Pages
@@ -72,6 +75,7 @@ class Recommender:
         shadows: Shadows,
         recent: RecentRequests,
         pages: Pages,
+        kept: KeptLists,
         *,
         budget_ms: float,
         budget_max_ms: float,
@@ -86,6 +90,7 @@ class Recommender:
         self._recorder = recorder
         self._watch, self._shadows, self._recent, self._pages = watch, shadows, recent, pages
         self._attempts = ModelAttempts(states, metrics)
+        self._known = KnownLists(kept, states.cache, metrics)
         self._rules = RuleCounts(metrics)
         self._budget_ms, self._budget_max_ms = budget_ms, budget_max_ms
         self._wall_clock = wall_clock
@@ -137,11 +142,8 @@ class Recommender:
             subject=subject, history_read=read_failure is None, together=together,
             budget_ms=budget_ms, deadline=deadline, now_ms=int(self._wall_clock() * 1000.0),
         )  # fmt: skip
-        began = deadline.clock()
-        decision = self._decide(plan, guard, read_failure) if start is None else Decision(start, "forced")
-        deep, rung, reason = await self._descend(plan, guard, decision)
+        deep, rung, reason, took_s = await self._list(plan, guard, read_failure, start)
         made = Made.of(first_of(deep, plan.k), rung, reason, wanted=plan.decoding, k=plan.k)
-        took_s = deadline.clock() - began
         why = await self._reasons.of(plan, made.listing) if request.explain else NOT_ASKED
         self._count(plan, guard, made, late=deadline.passed)
         list_id = self._recorder.new_list_id()
@@ -173,6 +175,20 @@ class Recommender:
             log.error("read_broke", **logs.where(error))
             failure = "state_unavailable"
         return Profile(None, model, _EMPTY_RECORD), failure
+
+    async def _list(
+        self, plan: Plan, guard: Guard, read_failure: Reason | None, start: LowerRung | None
+    ) -> tuple[RecommendationList, Rung, Reason | None, float]:
+        """The list, the rung and the reason for it, and the seconds that it took: that of before, if it is known."""
+        question, known = self._known.find(plan, guard, may_be_kept=read_failure is None and start is None)
+        if known is not None:
+            return known.listing, "full", None, known.took_s
+        began = plan.deadline.clock()
+        decision = self._decide(plan, guard, read_failure) if start is None else Decision(start, "forced")
+        deep, rung, reason = await self._descend(plan, guard, decision)
+        took_s = plan.deadline.clock() - began
+        self._known.keep(plan, question, deep, rung, reason, took_s)
+        return deep, rung, reason, took_s
 
     def _decide(self, plan: Plan, guard: Guard, read_failure: Reason | None) -> Decision:
         """The rung to start on. Without the stored history, the model may use only the request's own events."""

@@ -43,6 +43,12 @@ class Ruling:
         """What the rules ask about items: the same for rules that ask the same."""
         return "\n".join(question for one in self.rules for question in one.rule.questions)
 
+    @cached_property
+    def text(self) -> str:
+        """All that it says: the same for rules that make the same list of the same candidates."""
+        said = [f"{one.label} {one.rule.model_dump_json()}" for one in self.rules]
+        return "\n".join(said if self.diversity is None else [*said, self.diversity.model_dump_json()])
+
     def any_order(self, k: int) -> bool:
         """Returns whether a list of k that keeps the rules keeps them in any other order."""
         return self.diversity is None and all(

@@ -145,6 +145,11 @@ class UserRecord:
     seen: SeenItems = NOTHING_SEEN
     features: UserFeatures = NO_FEATURES
 
+    @property
+    def stamp(self) -> str:
+        """What tells the log, and the items seen before it, from those of any other moment."""
+        return self.version + self.seen.stamp
+
     def same_as(self, version: str, seen_stamp: str) -> bool:
         """Returns whether the log has this version, and the seen items have this stamp."""
         return self.version == version and self.seen.stamp == seen_stamp

@@ -1,0 +1,1 @@
+"""Lists that were made before, kept for the same question asked again."""
