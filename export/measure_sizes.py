@@ -48,6 +48,8 @@ LISTS: tuple[tuple[Decoding, int], ...] = (
     (_BEAM, 5), (_BEAM, 10), (_BEAM, 20), (_GREEDY, 10), (_GREEDY, 20), (_GREEDY, 50), (_GREEDY, 100), (_DRAWN, 10),
 )  # fmt: skip
 _WIDEST = Size(MAX_WIDTH, MAX_WIDTH)
+# Widths that are tried. Below the last, the time of a run hardly changes any more.
+_WIDTHS = (4, *WIDTH_BUCKETS)
 
 Say = Callable[[str], None]
 
@@ -250,7 +252,8 @@ def _find(asked: _Questions, decoding: Decoding, k: int, filters: Sequence[Filte
     planned_equal = 1.0 if goal == planned else equal(planned)
     tried: list[Tried] = []
     size = planned
-    for cheaper in _cheaper(planned, least_candidates(decoding, k, planned.width)):
+    least = least_candidates(decoding, k, planned.width)
+    for cheaper in _cheaper(planned, least, asked.engine.artifact.trie.branching[-1]):
         tried.append(Tried(*cheaper, round(equal(cheaper), 5)))
         if tried[-1].equal >= EQUAL:
             size = cheaper
@@ -263,12 +266,18 @@ def _planned(decoding: Decoding, k: int) -> Size:
     return Size(width, joined_width(k, width, sampled=decoding.sampled))
 
 
-def _cheaper(planned: Size, least: int) -> list[Size]:
-    """Returns sizes of fewer nodes and candidates in all, the fewest first: each of them costs about as much."""
+def _cheaper(planned: Size, least: int, children: int) -> list[Size]:
+    """Returns sizes of fewer nodes and candidates in all, the fewest first: each of them costs about as much.
+
+    Args:
+        planned: The size that they may take the place of.
+        least: The least number of candidates.
+        children: The most children that a node of the last level but one has.
+    """
     sizes = [
         Size(width, max(planned.joined, least - width) + more)
-        for width in WIDTH_BUCKETS
+        for width in _WIDTHS
         for more in (0, planned.width // 4)
-        if width < planned.width
+        if width < planned.width and width * children >= max(planned.joined, least)
     ]
     return sorted((size for size in sizes if sum(size) < sum(planned)), key=lambda size: (sum(size), size.width))

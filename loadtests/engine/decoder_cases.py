@@ -16,6 +16,7 @@ from model.network.config import NetworkConfig
 from model.network.gpt4rec import GPT4Rec
 from service.artifact.array_types import Array
 from service.artifact.features import GAP_UNKNOWN
+from service.artifact.run_sizes import RunSizes
 from service.artifact.trie import Trie
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine
@@ -100,6 +101,7 @@ def constraint_cases(engine: Engine, folder: Path, decoding: Decoding = BEAM) ->
     "off" has no trie in its graph; "plain tables" is the served graph over the whole code space.
     """
     asked = jobs(engine, decoding=decoding)
+    engine.set_run_sizes(RunSizes())  # the decoder without a trie keeps what is planned at every level
     feeds = _feeds_of(engine, asked[0])
     config = NetworkConfig.from_json(dict(engine.artifact.network))
     free = folder / f"free-{config.n_items}.onnx"

@@ -145,13 +145,18 @@ class ReferenceDecoder:
         scoring = scoring.for_request(allowed, dense=self.dense)
         sizes = search_sizes(
             width, joined_width(k, width, sampled=decoding.sampled), sampled=decoding.sampled, dense=self.dense,
-            least=least_candidates(decoding, k, width), measured=self.measured,
+            least=least_candidates(decoding, k, width), children=self.most_children, measured=self.measured,
         )  # fmt: skip
         kept = self._beam(q, sizes, allowed)
         beam_paths = {node.path for node in kept}
         best = self._promising(q, sizes.joined, allowed, scoring)
         leaves = [self._leaf(q, item) for item in best]
         return self._scored([*kept, *(node for node in leaves if node.path not in beam_paths)], q, scoring)
+
+    @property
+    def most_children(self) -> int:
+        """The most children that a node of the last level but one has."""
+        return max(len(children) for path, children in self.children.items() if len(path) + 1 == len(self.codes[0]))
 
     @torch.no_grad()
     def ranked(self, q: torch.Tensor, items: Sequence[int], scoring: Scoring) -> list[ScoredItem]:

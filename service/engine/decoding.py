@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -87,7 +88,14 @@ class SearchSizes:
 
 
 def search_sizes(
-    width: int, joined: int, *, sampled: bool, dense: bool, least: int = 0, measured: RunSizes = _NOTHING_MEASURED
+    width: int,
+    joined: int,
+    *,
+    sampled: bool,
+    dense: bool,
+    least: int = 0,
+    children: int = 1,
+    measured: RunSizes = _NOTHING_MEASURED,
 ) -> SearchSizes:
     """Returns how many nodes a run keeps, and how many candidates join them.
 
@@ -104,6 +112,8 @@ def search_sizes(
         sampled: Whether the lists are sampled.
         dense: Whether the graph scores the whole catalogue.
         least: From `least_candidates`.
+        children: The most children that a node of the last level but one has: the beam must have as many at the last
+            level as the list is long.
         measured: What the export found.
     """
     if not dense:
@@ -113,8 +123,9 @@ def search_sizes(
     found = measured.of(planned, sampled=sampled)
     if found == planned:
         return SearchSizes(width, width, joined)
-    narrow = min(width, found.width)
-    return SearchSizes(narrow, width, max(joined, found.joined, least - narrow))
+    listed = max(joined, least) if not sampled else width
+    narrow = min(width, max(found.width, math.ceil(listed / children)))
+    return SearchSizes(narrow, max(listed, narrow), max(joined, found.joined, least - narrow))
 
 
 def signal_buckets(*, dense: bool) -> tuple[int, ...]:

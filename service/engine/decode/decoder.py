@@ -65,8 +65,11 @@ class Decoder:
     def sizes(self, key: DecodeKey) -> SearchSizes:
         """Returns what the run with this key keeps."""
         width, sampled, joined, least = key
-        dense = self.tables.traits.dense
-        return search_sizes(width, joined, sampled=sampled, dense=dense, least=least, measured=self.measured)
+        tables = self.tables
+        return search_sizes(
+            width, joined, sampled=sampled, dense=tables.traits.dense, least=least,
+            children=max(1, tables.trie.branching[-1]), measured=self.measured,
+        )  # fmt: skip
 
     def _decode(self, jobs: Sequence[DecodeJob]) -> list[DecodedList]:
         tables = self.tables

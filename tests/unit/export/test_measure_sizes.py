@@ -37,7 +37,7 @@ from tests.support.networks import random_network
 ITEMS = 300
 BEAM, GREEDY = Decoding("beam"), Decoding("greedy")
 PATH_COUNTS = 0.3
-NARROW = RunSizes({Size(64, 16): Size(8, 24), Size(16, 16): Size(8, 16), Size(128, 128): Size(16, 128)})
+NARROW = RunSizes({Size(64, 16): Size(4, 24), Size(16, 16): Size(2, 16), Size(128, 128): Size(4, 128)})
 
 
 def artifact(folder: Path, entry: dict[str, object] | None = None, path: float = 0.5) -> Path:
@@ -128,7 +128,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     decoding=st.sampled_from([BEAM, Decoding("beam", beam_width=4), GREEDY, Decoding("temperature")]),
-    k=st.sampled_from([7, 10, 16, 40, 100]),
+    k=st.sampled_from([7, 10, 16, 40, 128]),
     number=st.integers(0, 2**32),
     said=st.sampled_from([{}, {"category": ["a"]}, {"brand": ["y"], "category": ["b"]}]),
     excluded=st.lists(st.integers(0, ITEMS - 1), max_size=ITEMS, unique=True),
@@ -165,22 +165,27 @@ def test_runs_are_as_wide_as_the_manifest_says_and_hold_k_items_whenever_there_a
 
 @pytest.mark.parametrize("beam_width", [1, 2, 4, 5, 9, 128])
 @pytest.mark.parametrize("k", [1, 5, 10, 12, 20, 100, 128])
-def test_a_policy_gets_as_many_candidates_as_it_asks_for_at_any_measured_size(k: int, beam_width: int) -> None:
+@pytest.mark.parametrize("children", [1, 3, 16])
+def test_a_policy_gets_as_many_candidates_as_it_asks_for_at_any_measured_size(
+    k: int, beam_width: int, children: int
+) -> None:
     decoding = Decoding("beam", beam_width=beam_width)
     width, sampled, joined, least = decode_key(decoding.width(k), decoding, k)
     for narrow in (1, *WIDTH_BUCKETS):
         measured = RunSizes({Size(width, joined): Size(narrow, joined)})
-        sizes = search_sizes(width, joined, sampled=sampled, dense=True, least=least, measured=measured)
+        sizes = search_sizes(
+            width, joined, sampled=sampled, dense=True, least=least, children=children, measured=measured
+        )
         assert sizes.width + sizes.joined >= min(128, beam_width * k)
         assert sizes.joined >= k
-        assert sizes.listed >= k
+        assert min(sizes.listed, sizes.width * children) >= k
         assert sizes.width + sizes.joined <= width + joined
 
 
 def decode_shape(decoding: Decoding, k: int, pool: int = 0) -> tuple[int, int, dict[str, Any]]:
     """The arguments of `search_sizes` for such lists."""
     width, sampled, joined, least = decode_key(decoding.width(k), decoding, k, pool)
-    return width, joined, {"sampled": sampled, "dense": True, "least": least}
+    return width, joined, {"sampled": sampled, "dense": True, "least": least, "children": 16}
 
 
 def test_rules_have_as_many_candidates_to_choose_from_as_before() -> None:
