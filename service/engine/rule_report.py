@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 RuleResult = Literal["held", "bit", "not_kept"]
 RULE_RESULTS: tuple[RuleResult, ...] = get_args(RuleResult)
 
 
-@dataclass(frozen=True, slots=True)
-class RuleOutcome:
+class RuleOutcome(NamedTuple):
     """What became of one rule in one list.
 
     Attributes:

@@ -41,6 +41,9 @@ def filter_warnings(warnings: Warnings, request: RecommendRequest, model: Served
 
 def not_kept(rules: Sequence[RuleOutcome]) -> list[str]:
     """Returns the warning that names the rules that a list does not keep."""
+    names = [one.name for one in rules if one.result == "not_kept"]
+    if not names:
+        return []
     warnings = Warnings()
-    warnings.unless_empty("the list does not keep these rules", (one.name for one in rules if one.result == "not_kept"))
+    warnings.unless_empty("the list does not keep these rules", names)
     return warnings.texts

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 # What an answer takes at most: its place, and each rule, value or group that it names.
 _BYTES_OF_ANSWER, _BYTES_OF_PART = 192, 96
 _BYTES_OF_LETTER = 4
+# Different answers that are known as equal: less than 2 MB.
+_SHARED_MAX = 4096
+
+_Answer = TypeVar("_Answer", bound=Hashable)
 
 
 @dataclass(slots=True, eq=False)
@@ -31,6 +36,33 @@ class Answers:
         self._size_max = size_max
         self._lock = threading.Lock()
         self._questions: dict[str, _Question] = {}  # asked least recently first
+        self._numbers: dict[str, int] = {}
+        self._next = itertools.count()
+        self._shared: dict[Hashable, Any] = {}
+
+    def number_of(self, value: str) -> int:
+        """Returns a number that no other value has. They are those of a catalogue, so they need no bound."""
+        known = self._numbers.get(value)
+        return self._numbers.setdefault(value, next(self._next)) if known is None else known
+
+    def shared(self, answer: _Answer) -> _Answer:
+        """Returns one object for equal answers: those of a list then lie close together in memory."""
+        if len(self._shared) >= _SHARED_MAX:
+            self._shared.clear()
+        found: _Answer = self._shared.setdefault(answer, answer)
+        return found
+
+    def all_of(self, key: str, items: Sequence[int], ask: Callable[[list[int]], Iterable[Any]]) -> list[Any]:
+        """Returns the answers to a question, in the order of the items; the arguments are those of `of`."""
+        question = self._questions.get(key)
+        if question is not None and 2 * self.size < self._size_max:  # no need to note yet what was asked last
+            answers = question.answers
+            try:
+                return [answers[item] for item in items]
+            except KeyError:
+                pass
+        known = self.of(key, items, ask)
+        return [known[item] for item in items]
 
     def of(self, key: str, items: Sequence[int], ask: Callable[[list[int]], Iterable[Any]]) -> Mapping[int, Any]:
         """Returns the answers to a question, those for these items among them.

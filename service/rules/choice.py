@@ -4,115 +4,112 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from service.artifact.array_types import BoolArray, Float64Array, FloatArray, IntArray
-from service.rules.compiled import CompiledRule
-from service.rules.items import Items
-from service.rules.problem import Limit
+from service.artifact.array_types import FloatArray, IntArray
 from service.rules.ruling import Ruling
-from service.rules.selection import Selection
-from service.rules.spec import Boost
+from service.rules.selection import Candidates, Selection
+from service.rules.terms import Mark, Tally, Terms
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Pool:
     """What a list is chosen from.
 
     Attributes:
         items: [n] catalogue indices.
-        scores: [n] float32 their scores; added items have the least.
-        boosted: [n] float32 the same with all boosts.
-        keys: [n] float64 what ranks them: the boosted scores, or what a draw makes of them.
-        stage: [n] 0 and 1 for what was ranked, of a drawn list inside and outside of its nucleus; 2 for added items.
+        scores: [n] their scores; added items have the least.
+        boosted: [n] the same with all boosts.
+        candidates: What ranks them: the boosted scores, or what a draw makes of them. Their stage is 0 and 1 for what
+            was ranked, of a drawn list inside and outside of its nucleus, and 2 for added items.
     """
 
-    items: IntArray
-    scores: FloatArray
-    boosted: FloatArray
-    keys: Float64Array
-    stage: IntArray
+    items: list[int]
+    scores: list[float]
+    boosted: list[float]
+    candidates: Candidates
 
-    def take(self, places: IntArray | BoolArray) -> Pool:
-        """Returns some of the pool."""
-        return Pool(*(array[places] for array in self._arrays()))
+    def take(self, places: Sequence[int]) -> Pool:
+        """Returns candidates of the pool, in the order of their places here."""
+        old = self.candidates
+        candidates = Candidates(
+            [old.keys[place] for place in places],
+            [old.stage[place] for place in places],
+            [old.marks[place] for place in places],
+            list(range(len(places))),
+        )
+        boosted = [self.boosted[place] for place in places]
+        return Pool(
+            [self.items[place] for place in places], [self.scores[place] for place in places], boosted, candidates
+        )
 
-    def with_more(self, other: Pool) -> Pool:
-        """Returns the pool with another one behind it."""
-        if not len(other.items):
-            return self
-        return Pool(*(np.concatenate(both) for both in zip(self._arrays(), other._arrays(), strict=True)))
+    def add(self, more: Pool) -> None:
+        """Adds other candidates, behind these."""
+        n, candidates, others = len(self.items), self.candidates, more.candidates
+        self.items += more.items
+        self.scores += more.scores
+        self.boosted += more.boosted
+        candidates.keys += others.keys
+        candidates.stage += others.stage
+        candidates.marks += others.marks
+        candidates.take(range(n, len(self.items)))
 
-    def _arrays(self) -> tuple[Any, ...]:
-        return self.items, self.scores, self.boosted, self.keys, self.stage
 
-
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Choice:
     """A list, as places in a pool.
 
     Attributes:
         pool: What it was chosen from.
-        rules: The rules over the pool.
+        pins: Place of the candidate that each rule pins, by the number of the rule, if the item may be listed.
         selection: The list.
+        moved: Whether boosts change which candidates are best, or their order.
     """
 
     pool: Pool
-    rules: Sequence[CompiledRule]
+    pins: dict[int, int]
     selection: Selection
+    moved: bool
 
 
-def boosted(ruling: Ruling, items: Items, candidates: IntArray, scores: FloatArray, *, plain: bool) -> FloatArray:
+def boosted(ruling: Ruling, marks: Sequence[Mark], scores: FloatArray, *, plain: bool) -> FloatArray:
     """Returns the scores with all boosts; the same array if there are none.
 
     Args:
         ruling: The rules.
-        items: What is known of items.
-        candidates: [n] catalogue indices.
+        marks: [n] what the candidates are to them.
         scores: [n] their scores.
         plain: Whether scores are in proportion to how likely an item is; else they are logarithms of that.
     """
-    if not any(isinstance(active.rule, Boost) for active in ruling.rules):
+    if not ruling.boosts:
         return scores
-    raised = np.array([mark.raised for mark in items.marks(ruling, candidates.tolist())], np.float32)
-    if not raised.any():
+    raised = [mark.raised for mark in marks]
+    if not any(raised):
         return scores
-    found: FloatArray = scores * np.exp(raised) if plain else scores + raised
+    by = np.array(raised, np.float32)
+    found: FloatArray = scores * np.exp(by) if plain else scores + by
     return found
 
 
-def what_is_left(rules: Sequence[CompiledRule], scores: FloatArray) -> tuple[IntArray, dict[int, int]]:
+def what_is_left(terms: Terms, marks: Sequence[Mark], scores: FloatArray) -> tuple[IntArray, dict[int, int]]:
     """Finds candidates of which any list keeps all rules: of each set the best, as many as the list may have.
 
     Args:
-        rules: Rules that only shrink (`Ruling.shrinks`).
+        terms: Rules that only shrink (`Ruling.shrinks`).
+        marks: [n] what the candidates are to them.
         scores: [n] scores with boosts.
 
     Returns:
         Their places, ascending, and the mask of the rules that left out each of the others.
     """
-    of_place: dict[int, list[Limit]] = {}
-    for rule in rules:
-        for limit in rule.limits:
-            for place in limit.members:
-                of_place.setdefault(place, []).append(limit)
-    groups = [rule.groups for rule in rules if rule.groups is not None]
-    count: dict[int, int] = {}
-    taken: dict[int, int] = {}
-    left: list[int] = []
-    left_out: dict[int, int] = {}
+    tally, left, left_out = Tally(terms), list[int](), dict[int, int]()
     for place in np.argsort(-scores, kind="stable").tolist():
-        limits = of_place.get(place, ())
-        own = {one.bit: one.of_place[place] for one in groups if place in one.of_place}
-        mask = sum({limit.bit for limit in limits if count.get(id(limit), 0) >= limit.high})
-        mask |= sum(bit for bit, group in own.items() if taken.get(bit, group) != group)
+        sets = marks[place].sets
+        mask = tally.mask(sets)
         if mask:
             left_out[place] = mask
-            continue
-        left.append(place)
-        taken |= own
-        for limit in limits:
-            count[id(limit)] = count.get(id(limit), 0) + 1
-    return np.sort(np.array(left, np.int64)), left_out
+        else:
+            left.append(place)
+            tally.place(sets, 1)
+    return np.array(sorted(left), np.int64), left_out

@@ -13,6 +13,8 @@ from service.engine.rule_report import RuleOutcome
 LABELS_MAX = 64
 OTHER = "other"
 
+_Counters = dict[tuple[str, str], Counter]
+
 
 class RuleCounts:
     """Counts the rules of the lists of a process."""
@@ -20,7 +22,8 @@ class RuleCounts:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._labels: set[str] = set()
-        self._counters: dict[tuple[int, str, str], Counter] = {}
+        self._lists: _Counters = {}
+        self._costs: _Counters = {}
 
     def count(self, outcomes: Sequence[RuleOutcome], source: str) -> None:
         """Counts the rules of one list.
@@ -30,17 +33,22 @@ class RuleCounts:
             source: What scored the list.
         """
         for outcome in outcomes:
-            label = self._label(outcome.label)
-            self._counter(self._metrics.rules, label, outcome.result).inc()
+            lists = self._lists.get((outcome.label, outcome.result))
+            if lists is None:
+                lists = self._counter(self._lists, self._metrics.rules, outcome.label, outcome.result)
+            lists.inc()
             if outcome.cost:
-                self._counter(self._metrics.rule_cost, label, source).inc(outcome.cost)
+                costs = self._costs.get((outcome.label, source))
+                if costs is None:
+                    costs = self._counter(self._costs, self._metrics.rule_cost, outcome.label, source)
+                costs.inc(outcome.cost)
 
-    def _counter(self, family: Counter, label: str, other: str) -> Counter:
-        """The counter of some labels: looking it up in the family takes longer than counting."""
-        key = id(family), label, other
-        if key not in self._counters:
-            self._counters[key] = family.labels(label, other)
-        return self._counters[key]
+    def _counter(self, known: _Counters, family: Counter, label: str, other: str) -> Counter:
+        """The counter of some labels, remembered: looking it up in the family takes longer than counting."""
+        counter: Counter = family.labels(self._label(label), other)
+        if label in self._labels:
+            known[label, other] = counter
+        return counter
 
     def _label(self, label: str) -> str:
         if label not in self._labels:

@@ -9,7 +9,6 @@ import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -24,32 +23,16 @@ from service.engine.interface import CatalogueView
 from service.rules.answers import Answers
 from service.rules.ruling import Ruling
 from service.rules.spec import Apart, AtMost, Boost, Pin
+from service.rules.terms import Mark, set_number
 
 # Bytes of the answers that are remembered of one catalogue, over all questions: callers choose those of their requests.
 _REMEMBERED_MAX = 32 << 20
 
 
-class Mark(NamedTuple):
-    """What an item is to the rules of a list, which are known by their numbers.
-
-    Attributes:
-        rules: Those whose `where` names it.
-        values: The values that it counts for, of rules that count each.
-        groups: Its group, of rules that keep groups apart.
-        raised: Logarithm of how many times all boosts raise it.
-    """
-
-    rules: tuple[int, ...]
-    values: tuple[tuple[int, str], ...]
-    groups: tuple[tuple[int, int], ...]
-    raised: float
-
-
 @dataclass(slots=True)
 class _Marking:
-    rules: list[int] = field(default_factory=list)
-    values: list[tuple[int, str]] = field(default_factory=list)
-    groups: list[tuple[int, int]] = field(default_factory=list)
+    sets: list[int] = field(default_factory=list)
+    named: int = 0
     raised: float = 0.0
 
 
@@ -69,8 +52,7 @@ class Items:
 
     def marks(self, ruling: Ruling, items: Sequence[int]) -> list[Mark]:
         """Returns what each item is to the rules."""
-        known = self._remembered.of(ruling.key, items, lambda some: self._marks(ruling, some))
-        return [known[item] for item in items]
+        return self._remembered.all_of(ruling.key, items, lambda some: self._marks(ruling, some))
 
     def facets(self, items: Sequence[int]) -> list[tuple[tuple[str, str], ...]]:
         """Returns the values of all facets of each item, with their names."""
@@ -91,14 +73,20 @@ class Items:
                 self._mark_groups(rule, number, items, marks)
             elif isinstance(rule, AtMost) and rule.where is None:
                 for item, mark in zip(items, marks, strict=True):
-                    mark.values += [(number, value) for value in self._values(rule, item)]
+                    values = dict.fromkeys(self._values(rule, item))
+                    mark.sets += [set_number(number, self._remembered.number_of(value)) for value in values]
             elif not isinstance(rule, Pin):
                 for has, mark in zip(self._have(rule.where, items), marks, strict=True):
-                    if has:
-                        mark.rules.append(number)
-                        if isinstance(rule, Boost):
-                            mark.raised += math.log(rule.times) * (1.0 if rule.kind == "boost" else -1.0)
-        return [Mark(tuple(mark.rules), tuple(mark.values), tuple(mark.groups), mark.raised) for mark in marks]
+                    if not has:
+                        continue
+                    if isinstance(rule, AtMost):
+                        mark.sets.append(set_number(number))
+                    else:
+                        mark.named |= 1 << number
+                    if isinstance(rule, Boost):
+                        mark.raised += math.log(rule.times) * (1.0 if rule.kind == "boost" else -1.0)
+        shared = self._remembered.shared
+        return [shared(Mark(tuple(sorted(mark.sets)), mark.named, mark.raised)) for mark in marks]
 
     def _mark_groups(self, rule: Apart, number: int, items: list[int], marks: list[_Marking]) -> None:
         if rule.items is not None:
@@ -111,7 +99,7 @@ class Items:
                 groups = [group if yes else before for yes, before in zip(has, groups, strict=True)]
         for found, mark in zip(groups, marks, strict=True):
             if found is not None:
-                mark.groups.append((number, found))
+                mark.sets.append(set_number(number, found))
 
     def _have(self, where: Filters | None, items: list[int]) -> list[bool]:
         """Whether items have an attribute; without one, whether they are new to the catalogue."""
@@ -145,4 +133,7 @@ _OF_CATALOGUE: WeakKeyDictionary[CatalogueView, Answers] = WeakKeyDictionary()
 def _remembered(catalogue: CatalogueView) -> Answers:
     """The answers of a catalogue; they are forgotten with it."""
     with _LOCK:
-        return _OF_CATALOGUE.setdefault(catalogue, Answers(_REMEMBERED_MAX))
+        found = _OF_CATALOGUE.get(catalogue)
+        if found is None:
+            found = _OF_CATALOGUE[catalogue] = Answers(_REMEMBERED_MAX)
+        return found

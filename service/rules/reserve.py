@@ -18,7 +18,7 @@ _NOTHING: IntArray = np.zeros(0, np.int64)
 _LOOKED_AT = 4096
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Reserve:
     """Where more items come from.
 

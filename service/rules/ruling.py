@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from service.common.shares import within_share
+from service.engine.rule_report import RuleOutcome
 from service.rules.spec import OF_REQUEST, Boost, Diversity, ListRule, Pin
+from service.rules.terms import Terms
 
 # What gives way last stands first.
 PRECEDENCE = ("pin", "apart", "at_most", "at_least", "boost", "bury")
@@ -48,6 +50,24 @@ class Ruling:
         """All that it says: the same for rules that make the same list of the same candidates."""
         said = [f"{one.label} {one.rule.model_dump_json()}" for one in self.rules]
         return "\n".join(said if self.diversity is None else [*said, self.diversity.model_dump_json()])
+
+    @cached_property
+    def terms(self) -> Terms:
+        """What the rules say, by their numbers."""
+        return Terms.of([one.rule for one in self.rules])
+
+    @cached_property
+    def unchanged(self) -> Sequence[tuple[RuleOutcome, RuleOutcome]]:
+        """What becomes of each rule in a list that it does not change: held, and not kept."""
+        return [
+            (RuleOutcome(one.rule.name, one.label, "held"), RuleOutcome(one.rule.name, one.label, "not_kept"))
+            for one in self.rules
+        ]
+
+    @cached_property
+    def boosts(self) -> int:
+        """Mask of the rules, 1 << n each, that move scores."""
+        return sum(1 << number for number, one in enumerate(self.rules) if isinstance(one.rule, Boost))
 
     def any_order(self, k: int) -> bool:
         """Returns whether a list of k that keeps the rules keeps them in any other order."""

@@ -26,18 +26,20 @@ Work on what is best effort is bounded, and work on what is guaranteed is never 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from typing import Protocol
 
 import numpy as np
 
-from service.artifact.array_types import Float64Array, IntArray
-from service.rules.lower_limits import LowerLimits, Work
-from service.rules.problem import Problem
+from service.artifact.array_types import Float64Array
+from service.rules.problem import UNLIMITED, Problem
+from service.rules.shortage import Shortage, Starved
+from service.rules.terms import Mark, Need, Tally, Terms, set_number
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Selection:
     """A list.
 
@@ -64,180 +66,273 @@ class Gain(Protocol):
         ...
 
 
-# Returns the problem with more candidates behind those that it had, and what ranks them; None if there are no more.
-More = Callable[[], tuple[Problem, Gain | None] | None]
+@dataclass(slots=True, eq=False)
+class Candidates:
+    """What a list is chosen from. More of them may be added behind.
+
+    Attributes:
+        keys: [n] what ranks them.
+        stage: [n] candidates of a lower stage come first, whatever their keys.
+        marks: [n] what they are to the rules.
+        queue: Their places in order, those that may be chosen.
+        gain: What ranks them at each position; None: their keys do.
+    """
+
+    keys: list[float]
+    stage: list[int]
+    marks: list[Mark]
+    queue: list[int]
+    gain: Gain | None = None
+
+    def take(self, places: Sequence[int]) -> None:
+        """Takes places into the queue."""
+        last = self.queue[-1:]
+        self.queue += places
+        if len(places) == 1 and (not last or self._after(last[0]) <= self._after(places[0])):
+            return
+        self.queue.sort(key=self.keys.__getitem__, reverse=True)
+        self.queue.sort(key=self.stage.__getitem__)
+
+    def _after(self, place: int) -> tuple[int, float]:
+        return self.stage[place], -self.keys[place]
 
 
-def select(problem: Problem, k: int, gain: Gain | None = None, more: More = lambda: None) -> Selection:
+# Adds candidates, and returns whether there were any more.
+More = Callable[[], bool]
+
+
+def choose(
+    candidates: Candidates, terms: Terms, k: int, pins: Mapping[int, int], more: More = lambda: False
+) -> Selection:
     """Chooses a list.
+
+    Args:
+        candidates: What it is chosen from.
+        terms: What it must obey.
+        k: Its length; it is shorter only if there are fewer candidates.
+        pins: Place of the candidate at each pinned position.
+        more: Called where every candidate breaks a rule that others might keep, or none is left.
+    """
+    run = _Run(candidates, terms, k, pins)
+    run.fill()
+    while len(run.places) < k:
+        position = len(run.places) + 1
+        at, mask = run.next(position)
+        if (at == _NONE_LEFT or mask & terms.upper) and more():
+            run.enlarge()
+            run.fill()
+            continue
+        if at == _NONE_LEFT and not run.pull_up():
+            break
+        run.place(at, position, mask)
+    return Selection(run.places, run.passed_over, run.broken)
+
+
+def select(problem: Problem, k: int, gain: Gain | None = None) -> Selection:
+    """Chooses a list under limits whose sets are given as places.
 
     Args:
         problem: Candidates and what the list must obey.
         k: Its length; it is shorter only if there are fewer candidates.
         gain: What ranks the candidates at each position; None: their keys do.
-        more: Called where every candidate breaks a rule that others might keep, or none is left.
     """
-    run = _Run(problem, k, gain)
-    while len(run.places) < k:
-        position = len(run.places) + 1
-        chosen, mask = run.next(position)
-        if (chosen < 0 or mask & run.problem.upper) and (larger := more()) is not None:
-            run.enlarge(*larger)
-            continue
-        if chosen < 0 and (chosen := run.pulled_up()) < 0:
-            break
-        run.place(chosen, position, mask)
-    return Selection(run.places, run.passed_over(), run.broken)
+    sets: list[list[int]] = [[] for _ in problem.keys]
+    named = [0] * len(sets)
+    bit, first, needs = [], [], []
+    for number, limit in enumerate(problem.limits):
+        bit.append(limit.bit)
+        first.append(limit.first)
+        if limit.low > 0:
+            needs.append(Need(number, limit.bit, limit.low, limit.first))
+        for place in limit.members:
+            if limit.high < UNLIMITED:
+                sets[place].append(number)
+            named[place] |= (limit.low > 0) << number
+    groups: dict[int, frozenset[int]] = {}
+    for number, apart in enumerate(problem.groups, len(bit)):
+        bit.append(apart.bit)
+        first.append(apart.first)
+        groups[number] = frozenset(set_number(number, group) for group in apart.of_place.values())
+        for place, group in apart.of_place.items():
+            sets[place].append(set_number(number, group))
+    terms = Terms(
+        bit=bit,
+        first=first,
+        high=[limit.high for limit in problem.limits],
+        groups=groups,
+        needs=needs,
+        upper=problem.upper,
+        never=frozenset(number for number, limit in enumerate(problem.limits) if limit.high < 1),
+        ends=frozenset(first),
+        lenient=False,
+    )
+    keys, stage = problem.keys, problem.stage
+    marks = [Mark(tuple(of), mask) for of, mask in zip(sets, named, strict=True)]
+    order = np.lexsort((-keys, stage)).tolist()
+    return choose(Candidates(keys.tolist(), stage.tolist(), marks, order, gain), terms, k, problem.pins)
+
+
+_NONE_LEFT, _PINNED = -1, -2
 
 
 class _Run:
     """One choice, from the top."""
 
-    def __init__(self, problem: Problem, k: int, gain: Gain | None) -> None:
-        self.k = k
+    def __init__(self, candidates: Candidates, terms: Terms, k: int, pins: Mapping[int, int]) -> None:
         self.places: list[int] = []
+        self.passed_over: dict[int, int] = {}
         self.broken = 0
-        self._passed = np.zeros(0, np.int64)
-        self._work = Work()
-        self.enlarge(problem, gain)
+        self._candidates, self._pins = candidates, dict(pins)
+        self._ends = {end for end in terms.ends if end < k}
+        for place in pins.values():
+            candidates.queue.remove(place)
+        # The last free positions before something that bars candidates is taken back, or the list ends.
+        self._last = _last_free(k, pins)
+        self._noted = {self._last, *(_last_free(end, pins) for end in self._ends)}
+        self._tally = Tally(terms)
+        self._shortage = Shortage(terms, k, pins, self._tally) if terms.needs else None
+        self._begin()
+        for position, place in pins.items():
+            if position <= k:  # what is pinned counts from the start
+                self._count(place, position)
 
-    def passed_over(self) -> dict[int, int]:
-        """Returns the limits that kept each candidate from a position, as a mask."""
-        passed = np.flatnonzero(self._passed)
-        return dict(zip(passed.tolist(), self._passed[passed].tolist(), strict=True))
+    def enlarge(self) -> None:
+        """Goes on with more candidates."""
+        self._begin()
+        if self._candidates.gain is not None:
+            for place in self.places:
+                self._candidates.gain.placed(place)
 
-    def enlarge(self, problem: Problem, gain: Gain | None) -> None:
-        """Goes on with a problem of more candidates."""
-        self.problem, self._gain = problem, gain
-        self._pins = {at: place for at, place in problem.pins.items() if at > len(self.places)}
-        self._passed = np.pad(self._passed, (0, len(problem.keys) - len(self._passed)))
-        self._counts = _Counts(problem, self.k, self._work)
-        there = [*self.places, *problem.pins.values()]
-        order = _order(problem.keys, problem.stage)
-        self._queue = order[~np.isin(order, there)]
-        for position, place in enumerate(self.places, start=1):
-            self._count(place, position)
+    def _begin(self) -> None:
+        # Up to here, all of the queue breaks something and goes on to do so.
+        self._barred = 0
+        # All of the queue, once it breaks something: what it broke, and its place in the order.
+        self._heap: list[tuple[int, int, int]] | None = None
+        if self._shortage is not None:
+            self._shortage.among(self._candidates.marks)
+
+    def fill(self) -> None:
+        """Fills positions while one candidate after another breaks nothing: what `next` and `place` do, in short."""
+        queue, marks, pins = self._candidates.queue, self._candidates.marks, self._pins
+        if self._ends or self._candidates.gain is not None:
+            return
+        places, tally, shortage, at = self.places, self._tally, self._shortage, self._barred
+        full, n = tally.full, len(queue)
+        for position in range(len(places) + 1, self._last):
+            if position in pins:
+                places.append(pins.pop(position))
+                continue
+            if shortage is not None and shortage.open and shortage.starved(position) is not None:
+                break
+            while at < n and not full.isdisjoint(marks[queue[at]].sets):
+                at += 1
+            if at == n:
+                break
+            place = queue.pop(at)
+            n -= 1
+            places.append(place)
+            mark = marks[place]
+            tally.place(mark.sets, position)
+            if mark.named and shortage is not None:
+                shortage.place(mark, position)
+        self._barred = at
 
     def next(self, position: int) -> tuple[int, int]:
-        """Returns what stands at a position, and the mask of what it breaks; −1 if no candidate is left."""
+        """Returns where in the queue stands what comes to a position, and the mask of what it breaks."""
+        if position - 1 in self._ends:
+            self._tally.behind(position - 1)
+            self._barred, self._heap = 0, None
         if position in self._pins:
-            return self._pins[position], 0
-        if not len(self._queue):
-            return -1, 0
-        if self._gain is not None:
-            queue = self._queue
-            self._queue = queue[_order(self._gain.keys()[queue], self.problem.stage[queue])]
-        return self._counts.best(self._queue, position, self._passed)
+            return _PINNED, 0
+        candidates = self._candidates
+        if not candidates.queue:
+            return _NONE_LEFT, 0
+        if candidates.gain is not None:
+            queue = np.array(candidates.queue)
+            order = np.lexsort((-candidates.gain.keys()[queue], np.array(candidates.stage)[queue]))
+            candidates.queue = queue[order].tolist()
+        starved = None if self._shortage is None else self._shortage.starved(position)
+        if starved is None and candidates.gain is None and position not in self._noted:
+            return self._next_free()
+        return self._best(starved)
 
-    def pulled_up(self) -> int:
-        """Returns the next pinned candidate, which moves up where nothing else is left; −1 if there is none."""
-        return self._pins.pop(min(self._pins)) if self._pins else -1
+    def _next_free(self) -> tuple[int, int]:
+        """The first candidate of the queue that breaks least, where what is barred now is barred until a window ends.
 
-    def place(self, place: int, position: int, mask: int) -> None:
-        """Puts a candidate at a position."""
-        self.broken |= mask
+        What barred those before it is noted when the last position before that end is filled.
+        """
+        full, marks, queue = self._tally.full, self._candidates.marks, self._candidates.queue
+        if not full:
+            return 0, 0
+        for at in range(self._barred, len(queue)):
+            if full.isdisjoint(marks[queue[at]].sets):
+                self._barred = at
+                return at, 0
+        self._barred = len(queue)
+        mask_of = self._tally.mask
+        if self._heap is None:
+            self._heap = [(mask_of(marks[place].sets), order, place) for order, place in enumerate(queue)]
+            for mask, _, place in self._heap:
+                self._note(place, mask)
+            heapify(self._heap)
+        while True:
+            mask, order, place = heappop(self._heap)
+            now = mask_of(marks[place].sets)
+            if now == mask:
+                self._note(place, mask)
+                return queue.index(place), mask
+            heappush(self._heap, (now, order, place))
+
+    def _best(self, starved: Starved | None) -> tuple[int, int]:
+        """The first candidate of the queue that breaks least, and the mask of what it breaks."""
+        marks, full, mask_of, passed_over = self._candidates.marks, self._tally.full, self._tally.mask, self.passed_over
+        self._heap = None
+        best, least = _NONE_LEFT, 0
+        for at, place in enumerate(self._candidates.queue):
+            sets = marks[place].sets
+            mask = 0 if full.isdisjoint(sets) else mask_of(sets)
+            if starved is not None:
+                mask |= starved(place)
+            if not mask:
+                return at, 0
+            passed_over[place] = passed_over.get(place, 0) | mask
+            if best == _NONE_LEFT or mask < least:
+                best, least = at, mask
+        return best, least
+
+    def _note(self, place: int, mask: int) -> None:
+        self.passed_over[place] = self.passed_over.get(place, 0) | mask
+
+    def pull_up(self) -> bool:
+        """Makes the next pinned candidate the last of the queue, where nothing else is left, if there is one."""
+        if not self._pins:
+            return False
+        self._candidates.queue.append(self._pins.pop(min(self._pins)))
+        return True
+
+    def place(self, at: int, position: int, mask: int) -> None:
+        """Puts a candidate at a position: the one at this place of the queue, or the pinned one."""
+        if at == _PINNED:
+            place = self._pins.pop(position)
+        else:
+            self.broken |= mask
+            place = self._candidates.queue.pop(at)
+            if 0 <= at < self._barred:
+                self._barred -= 1
+            self._count(place, position)
         self.places.append(place)
-        if self._pins.pop(position, None) is None:
-            self._queue = self._queue[self._queue != place]
-        self._count(place, position)
+        if self._candidates.gain is not None:
+            self._candidates.gain.placed(place)
 
     def _count(self, place: int, position: int) -> None:
-        if self.problem.pins.get(position) != place:  # what is pinned counts from the start
-            self._counts.place(place, position)
-        if self._gain is not None:
-            self._gain.placed(place)
+        mark = self._candidates.marks[place]
+        if mark.sets:
+            self._tally.place(mark.sets, position)
+        if self._shortage is not None:
+            self._shortage.place(mark, position)
 
 
-def _order(keys: Float64Array, stage: IntArray) -> IntArray:
-    return np.asarray(np.lexsort((-keys, stage)), np.int64)
-
-
-class _Counts:
-    """How many items of each set stand in the list so far, and what one more would break.
-
-    Candidates of the same sets and groups are alike: they are of one kind, and what they break is found once.
-    """
-
-    def __init__(self, problem: Problem, k: int, work: Work) -> None:
-        self._limits, self._groups = problem.limits, problem.groups
-        n = len(problem.keys)
-        self._of_place: list[list[int]] = [[] for _ in range(n)]
-        for number, limit in enumerate(self._limits):
-            for place in limit.members:
-                self._of_place[place].append(number)
-        kinds: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
-        group_of = [groups.of_place for groups in self._groups]
-        self._kind = np.array(
-            [
-                kinds.setdefault((tuple(of), tuple(one.get(place, -1) for one in group_of)), len(kinds))
-                for place, of in enumerate(self._of_place)
-            ],
-            np.int64,
-        )
-        self._group_of_kind = np.array([group for _, group in kinds], np.int64).reshape(len(kinds), len(group_of))
-        self._kinds_of: list[list[int]] = [[] for _ in self._limits]
-        for (of, _), kind in kinds.items():
-            for number in of:
-                self._kinds_of[number].append(kind)
-        self._count = [0] * len(self._limits)
-        self._free = [position for position in range(1, k + 1) if position not in problem.pins]
-        self._lower = LowerLimits(self._limits, [of for of, _ in kinds], work)
-        # What has no place left: kinds, their mask, and the last position that it is about.
-        self._bars: list[tuple[IntArray, int, int]] = []
-        self._barred = np.zeros(len(kinds), np.int64)
-        self._taken: set[int] = set()
-        for number, limit in enumerate(self._limits):
-            if limit.high < 1:
-                self._bar_limit(number)
-        for position, place in problem.pins.items():
-            if position <= k:
-                self.place(place, position)
-
-    def place(self, place: int, position: int) -> None:
-        """Counts an item at a position."""
-        for number in self._of_place[place]:
-            limit = self._limits[number]
-            if position <= limit.first:
-                self._count[number] += 1
-                if self._count[number] == limit.high:
-                    self._bar_limit(number)
-        for number, groups in enumerate(self._groups):
-            group = groups.of_place.get(place)
-            if group is not None and position <= groups.first and number not in self._taken:
-                self._taken.add(number)
-                of_kind = self._group_of_kind[:, number]
-                self._bar(np.flatnonzero((of_kind >= 0) & (of_kind != group)), groups.bit, groups.first)
-
-    def _bar_limit(self, number: int) -> None:
-        limit = self._limits[number]
-        self._bar(np.array(self._kinds_of[number], np.int64), limit.bit, limit.first)
-
-    def _bar(self, kinds: IntArray, bit: int, first: int) -> None:
-        self._bars.append((kinds, bit, first))
-        self._barred[kinds] |= bit
-
-    def best(self, queue: IntArray, position: int, passed: IntArray) -> tuple[int, int]:
-        """Returns the first candidate of the queue that breaks least, and the mask of what it breaks.
-
-        Args:
-            queue: Candidates, the best first.
-            position: The position to fill.
-            passed: [candidates] receives the mask of what kept others from it.
-        """
-        masks = self._breaks(position)[self._kind[queue]]
-        at = int(masks.argmin())
-        least = int(masks[at])
-        end = len(queue) if least else at
-        passed[queue[:end]] |= masks[:end]
-        return int(queue[at]), least
-
-    def _breaks(self, position: int) -> IntArray:
-        """Returns the mask of what each kind would break at a position."""
-        if any(first < position for _, _, first in self._bars):
-            bars, self._bars = self._bars, []
-            self._barred[:] = 0
-            for kinds, bit, first in bars:
-                if first >= position:
-                    self._bar(kinds, bit, first)
-        starved = self._lower.breaks(self._count, self._free, position)
-        return self._barred if starved is None else np.asarray(self._barred | starved)
+def _last_free(position: int, pins: Container[int]) -> int:
+    while position in pins:
+        position -= 1
+    return position
