@@ -24,6 +24,10 @@ _LEAST_JOINED = 8
 # Candidates beside the beam's for a sampled list: with fewer, lists look more alike; more are seldom drawn.
 _JOINED_SAMPLED = 112
 _SAMPLED_LARGE = 64
+# Lists that rules choose, in beam widths: candidates that join the beam, and the length of what rules choose from. More
+# nodes at the last level cost next to nothing, and more that join bring lists nearer to those chosen from the whole
+# catalogue than a wider beam does, at half of its price (docs/experiments.md).
+_JOINED_RULED, _LISTED_RULED = 2, 4
 _NOTHING_MEASURED = RunSizes()
 # Numbers of items whose signals a run takes in where shapes are padded; the last is the most that count for a list.
 # They are more where the catalogue is scored as a whole, because there they are added to what is computed anyway. In a
@@ -37,19 +41,23 @@ RANKED_MAX = 512
 RANKED_WIDTH = WIDTH_BUCKETS[0]
 
 
-def joined_width(k: int, width: int, *, sampled: bool = False) -> int:
+def joined_width(k: int, width: int, *, sampled: bool = False, pool: int = 0) -> int:
     """Returns how many of the best items by what is known of their score without the path join a beam.
 
     With k of them the list holds whatever the exhaustive score would put there. More seldom change it, and each costs
-    as much as a kept node. There are two sizes for each width, and one for all sampled lists.
+    as much as a kept node. There are two sizes for each width, a third for lists that rules choose from
+    more candidates than the beam keeps, and one for all sampled lists.
 
     Args:
         k: Length of the list.
         width: Width of the beam.
         sampled: Whether the list is sampled.
+        pool: Candidates that rules choose from; 0 without rules.
     """
     if sampled:
         return _JOINED_SAMPLED
+    if pool > width:
+        return min(MAX_WIDTH, _JOINED_RULED * width)
     quarter = max(_LEAST_JOINED, width // 4)
     return quarter if k <= quarter else width
 
@@ -106,6 +114,9 @@ def search_sizes(
     list, because as many items join as the list is long, if so many are allowed. Kept nodes and those that join are at
     least `least` together. In a catalogue that is not scored as a whole maybe none join, so nothing is narrower.
 
+    More candidates that join than the beam is wide say that rules choose from the list, which then is longer; where
+    maybe none join, the beam is wider instead. Exports measure no such lists.
+
     Args:
         width: Width of the beam.
         joined: From `joined_width`.
@@ -117,8 +128,13 @@ def search_sizes(
         measured: What the export found.
     """
     if not dense:
-        width, joined = (max(width, _SAMPLED_LARGE), _SAMPLED_LARGE) if sampled else (width, joined)
+        if sampled:
+            width, joined = max(width, _SAMPLED_LARGE), _SAMPLED_LARGE
+        elif joined > width:
+            width, joined = min(MAX_WIDTH, _LISTED_RULED * width), width
         return SearchSizes(width, width, joined)
+    if joined > width and not sampled:
+        return SearchSizes(width, min(MAX_WIDTH, _LISTED_RULED * width), joined)
     planned = Size(width, joined)
     found = measured.of(planned, sampled=sampled)
     if found == planned:

@@ -27,7 +27,7 @@ from service.common.errors import ArtifactError
 from service.engine.decode.decoder import CLOSED_BUCKETS, Decoder
 from service.engine.decode.device_tables import DecoderTraits, Tables
 from service.engine.decode.filters import MASK_BYTES_MAX
-from service.engine.decoding import LEAST_BUCKETS, WIDTH_BUCKETS, Decoding, Strategy, signal_buckets
+from service.engine.decoding import LEAST_BUCKETS, MAX_WIDTH, WIDTH_BUCKETS, Decoding, Strategy, signal_buckets
 from service.engine.encode.encoder import CHUNK, Encoder
 from service.engine.encode.explainer import Explainer
 from service.engine.encode.history_encoder import HistoryEncoder
@@ -275,9 +275,10 @@ class Engine:
     def _warm_plans(self, width: int) -> list[tuple[int, Strategy, int, int]]:
         """Width, strategy, k and pool of one list for each size of run that lists of this width have."""
         plans: dict[object, tuple[int, Strategy, int, int]] = {}
-        # A long list may run in another shape than a short one, and one with more candidates in another again.
+        # A long list may run in another shape than a short one, and one with more candidates in another again,
+        # among them one that rules choose from.
         for strategy, k, pool in itertools.product(_STRATEGIES, (1, width), LEAST_BUCKETS):
-            if pool <= width < 2 * pool:
+            if pool <= width < 2 * pool or pool == MAX_WIDTH:
                 key = decode_key(width, Decoding(strategy), k, pool)
                 plans.setdefault((strategy, self._decoder.sizes(key)), (width, strategy, k, pool))
         return [*plans.values()]

@@ -38,7 +38,7 @@ def encode_key(events: int) -> int:
 
 def decode_key(width: int, decoding: Decoding, k: int, pool: int = 0) -> DecodeKey:
     """Returns the key of the run that decodes such a list. Sampled lists have a graph of their own."""
-    joined = joined_width(k, width, sampled=decoding.sampled)
+    joined = joined_width(k, width, sampled=decoding.sampled, pool=pool)
     return width, decoding.sampled, joined, least_candidates(decoding, k, width, pool)
 
 

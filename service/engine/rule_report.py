@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 RuleResult = Literal["held", "bit", "not_kept"]
 RULE_RESULTS: tuple[RuleResult, ...] = get_args(RuleResult)
 
 
-class RuleOutcome(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RuleOutcome:
     """What became of one rule in one list.
 
     Attributes:

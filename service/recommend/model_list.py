@@ -41,12 +41,12 @@ def decode_job(plan: Plan, rung: ModelRung, h: npt.NDArray[np.float32]) -> Decod
         filter_id=filter_id,
         excluded=plan.limits.excluded,
         seed=plan.seed,
-        width=plan.width(rung) if rung == "narrow" or plan.ruling is not None else None,
+        width=plan.width(rung) if rung == "narrow" else None,
         signals=plan.signals(),
         group=plan.group(),
         candidates=plan.request.explain,
         ranked=plan.ranked,
-        pool=plan.ranked_pool(rung),
+        pool=plan.ranked_pool,
     )
     return DecodeJob(h=h, request=request)
 

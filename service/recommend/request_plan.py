@@ -37,7 +37,7 @@ from service.store.records import Subject
 
 _GREEDY = Decoding("greedy")
 # Candidates for each item of a list with rules.
-_POOL_OF_EACH = 5
+_POOL_OF_EACH = 4
 
 # The warning of an answer that was made without the stored history.
 HISTORY_NOT_READ = "the stored history could not be read: the list may contain items that were seen before"
@@ -132,18 +132,18 @@ class Plan:
             return RANKED_WIDTH
         if rung == "narrow":
             return _GREEDY.width(self.decoded)
-        width = self.decoding.width(self.decoded)
-        return width if self.ruling is None or self.decoding.sampled else max(width, _GREEDY.width(self.pool))
+        return self.decoding.width(self.decoded)
 
-    def ranked_pool(self, rung: ModelRung) -> int:
-        """Returns how many items the model ranks for rules to choose from; 0 without rules."""
-        return 0 if self.ruling is None else max(self.pool, self.width(rung))
+    @property
+    def ranked_pool(self) -> int:
+        """How many items the model ranks for rules to choose from; 0 without rules."""
+        return 0 if self.ruling is None else self.pool
 
     def forecast(self, rung: ModelRung) -> Forecast:
         """Returns when the list would be decoded if the job were submitted now."""
         decoder, key = self.model.decoder, RANKED_KEY
         if self.ranked is None:
-            key = decode_key(self.width(rung), self.decoding, self.decoded, self.ranked_pool(rung))
+            key = decode_key(self.width(rung), self.decoding, self.decoded, self.ranked_pool)
         return decoder.forecast(key) if self.together is None else self.together.forecast(decoder, key)
 
     async def decode(self, job: DecodeJob, deadline: Deadline) -> DecodedList:

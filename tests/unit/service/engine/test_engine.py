@@ -257,6 +257,20 @@ def test_query_and_offset_score_an_item_in_the_units_of_the_list(engine: Engine)
         rank_by(engine, 0.5, 0.5)
 
 
+@pytest.mark.parametrize("k", [3, 10])
+def test_a_beam_as_wide_as_that_of_a_plain_list_ranks_four_items_for_each_place_for_rules(
+    engine: Engine, k: int
+) -> None:
+    h = np.random.default_rng(3).normal(size=32).astype(np.float32)
+    job = requesting(list_job(h, Decoding("greedy"), np.arange(5)), k=k)
+    plain, longer = engine.decode([job, requesting(job, pool=4 * k)])
+    assert isinstance(plain, DecodedList)
+    assert isinstance(longer, DecodedList)
+    assert len(plain.items) == k
+    assert len(longer.items) == 4 * k == len(set(longer.items.tolist()))
+    assert (np.diff(longer.scores) <= 0).all()
+
+
 def test_a_repeated_list_is_the_first_one_again_and_knows_what_has_changed(engine: Engine) -> None:
     h = np.random.default_rng(2).normal(size=32).astype(np.float32)
     for strategy in STRATEGIES:
