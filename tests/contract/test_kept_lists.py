@@ -23,6 +23,8 @@ from tests.support.serving import Service, serving
 from tests.support.valkey import Valkey
 
 BEAM = {"decoding": {"strategy": "beam"}, "k": 5}
+# Where the engine is a fake one, nothing is kept unless a test says so (`tests.support.serving`).
+KEEPS: dict[str, Any] = {"answers_mib": 1.0}
 OF_THE_ANSWER = ("request_id", "list_id", "latency_ms")
 POLICIES = {
     "segments": [{"name": "all", "decoding": {"strategy": "beam"}}],
@@ -55,7 +57,7 @@ async def test_a_kept_list_is_what_a_new_one_would_be(two_versions: tuple[Path, 
 
 @asynchronous
 async def test_a_hit_runs_no_graph_and_counts_as_a_new_list_does(shared_valkey: Valkey) -> None:
-    async with serving(redis_url=shared_valkey.url, prefix="hit:") as service:
+    async with serving(redis_url=shared_valkey.url, prefix="hit:", **KEEPS) as service:
         await service.post_events("u", "1", "2")
         await service.settled()
         first = await service.recommend(user_id="u", **BEAM)
@@ -89,7 +91,7 @@ async def test_a_hit_runs_no_graph_and_counts_as_a_new_list_does(shared_valkey: 
 )
 @asynchronous
 async def test_some_lists_are_made_anew_each_time(body: dict[str, Any], shared_valkey: Valkey) -> None:
-    async with serving(redis_url=shared_valkey.url, prefix="anew:") as service:
+    async with serving(redis_url=shared_valkey.url, prefix="anew:", **KEEPS) as service:
         assert [await runs(service, **body, **BEAM) for _ in range(2)] == [1, 1]
         assert counted(service)["never"] == 2
 
@@ -103,7 +105,7 @@ async def test_another_question_is_another_list(shared_valkey: Valkey) -> None:
         {"rules": [{"name": "one", "kind": "pin", "item": "9", "position": 1}]},
         {"diversity": {"method": "mmr", "weight": 0.5}}, {"user_id": "v"},
     ]  # fmt: skip
-    async with serving(redis_url=shared_valkey.url, prefix="other:") as service:
+    async with serving(redis_url=shared_valkey.url, prefix="other:", **KEEPS) as service:
         for user in ("u", "v"):
             await service.post_events(user, "1", "2")
         base: dict[str, Any] = {"user_id": "u", **BEAM}
@@ -118,7 +120,7 @@ async def test_another_question_is_another_list(shared_valkey: Valkey) -> None:
 async def test_lists_are_gone_with_events_erasures_rules_models_and_modes(shared_valkey: Valkey) -> None:
     """An event or an erasure may come from any replica."""
     elsewhere = Store(StoreSettings(url=shared_valkey.url, prefix="gone:"))
-    async with serving(redis_url=shared_valkey.url, prefix="gone:", operator=True) as service:
+    async with serving(redis_url=shared_valkey.url, prefix="gone:", operator=True, **KEEPS) as service:
         client, kept, ann = service.client, service.runtime.space.kept, Subject("user", "u")
         await service.post_events("u", "1", "2")
         assert [await runs(service, user_id="u", **BEAM) for _ in range(2)] == [1, 0]
@@ -152,7 +154,7 @@ async def test_lists_are_gone_with_events_erasures_rules_models_and_modes(shared
 
 @asynchronous
 async def test_a_list_that_was_under_way_during_an_erasure_is_not_kept(shared_valkey: Valkey) -> None:
-    async with serving(redis_url=shared_valkey.url, prefix="under:", operator=True) as service:
+    async with serving(redis_url=shared_valkey.url, prefix="under:", operator=True, **KEEPS) as service:
         await service.post_events("u", "1", "2")
         await service.settled()
         service.engine.go.clear()
@@ -166,7 +168,7 @@ async def test_a_list_that_was_under_way_during_an_erasure_is_not_kept(shared_va
 
 @asynchronous
 async def test_degraded_lists_are_not_kept_and_nothing_is_with_no_memory_for_it(shared_valkey: Valkey) -> None:
-    async with serving(redis_url=shared_valkey.url, prefix="low:") as service:
+    async with serving(redis_url=shared_valkey.url, prefix="low:", **KEEPS) as service:
         await service.post_events("u", "1", "2")
         service.engine.fail_full_width = True
         assert (await service.recommend(user_id="u", **BEAM))["rung"] == "narrow"
@@ -179,7 +181,7 @@ async def test_degraded_lists_are_not_kept_and_nothing_is_with_no_memory_for_it(
 
 @asynchronous
 async def test_without_redis_no_list_of_a_user_is_kept_and_none_is_used() -> None:
-    async with serving(FakeEngine()) as service:
+    async with serving(FakeEngine(), **KEEPS) as service:
         answers = [await service.recommend(user_id="u", **BEAM) for _ in range(2)]
         assert [answer["reason"] for answer in answers] == ["state_unavailable"] * 2
         assert counted(service) == {"hit": 0, "miss": 0, "never": 2}
