@@ -18,6 +18,8 @@ import numpy.typing as npt
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 from service.engine.jobs import DecodeJob, EncodeJob, ListRequest
+from service.signals.ranker import Ranker as Signals
+from service.signals.user_history import UserHistory
 
 Body = Mapping[str, Any]
 Answer = dict[str, Any]
@@ -29,16 +31,22 @@ BEAM = Decoding("beam", beam_width=5)
 
 @dataclass(frozen=True)
 class Ranker:
-    """Lists of the best `k` items by beam search (width 5·k, rounded up to 64 for k = 10), seen items left out."""
+    """Lists of the best `k` items by the fused score: beam search at the width of the artefact, seen items left out.
+
+    Attributes:
+        engine: Runs the graphs.
+        signals: The signals of the artefact, with their weights.
+    """
 
     engine: Engine
+    signals: Signals
 
     @classmethod
     def open(cls, artifact: str, threads: int) -> Ranker:
         """Loads and warms up an artefact on the CPU; `threads` of one engine run."""
         engine = Engine.open(artifact, device="cpu", threads=threads)
         engine.warm_up()
-        return cls(engine)
+        return cls(engine, Signals.of(engine.artifact.signals, engine.artifact.ranker))
 
     def from_history(self, bodies: Sequence[Body]) -> list[Answer]:
         """Encodes and decodes: `items`, `types` (names) and `times_ms` [n] of each body, oldest first."""
@@ -48,16 +56,16 @@ class Ranker:
             events = vocabulary.events(body["items"], body["types"], body["times_ms"])
             jobs.append(EncodeJob(events=events, from_start=True))
         states = [_good(state) for state in self.engine.encode(jobs)]
-        seen = [np.unique(job.events.item) for job in jobs]
+        seen = [job.events.item for job in jobs]
         last = [body["times_ms"][-1] for body in bodies]
         k = [body["k"] for body in bodies]
         return self._decode([state.h for state in states], seen, last, k)
 
     def from_h(self, bodies: Sequence[Body]) -> list[Answer]:
-        """Decodes: `h` (base64 of float32 [d]), `seen` [n] item ids and `last_ms` of each body."""
+        """Decodes: `h` (base64 of float32 [d]), `seen` [n] item ids, oldest first, and `last_ms` of each body."""
         index = self.engine.artifact.vocabulary.item_index
         h = [np.frombuffer(base64.b64decode(body["h"]), np.float32) for body in bodies]
-        seen = [np.unique([index[item] for item in body["seen"]]) for body in bodies]
+        seen = [np.array([index[item] for item in body["seen"]], np.int64) for body in bodies]
         return self._decode(h, seen, [body["last_ms"] for body in bodies], [body["k"] for body in bodies])
 
     def _decode(
@@ -77,7 +85,8 @@ class Ranker:
                     gap_ms=context.gap(last_ms[row], now_ms),
                     decoding=BEAM,
                     k=k[row],
-                    excluded=seen[row],
+                    excluded=np.unique(seen[row]),
+                    signals=self.signals.user(UserHistory.of_items(seen[row])),
                 ),
             )
             for row in range(len(h))

@@ -4,8 +4,8 @@
         [--workers N] [--threads T] [--pool P]
 
 Children are listed, scored and sorted in Python. `one-by-one` calls the network for one hypothesis at a time, as a
-notebook does; `batched` calls it once a level, for the whole beam. Both join the best items by the dense score, where
-the graphs do, and give the lists that the graphs give where no other signal has a weight.
+notebook does; `batched` calls it once a level, for the whole beam. Both search as wide as the manifest of the artefact
+says, join the best items of the catalogue where the graphs do, rank by the same signals, and so give the same lists.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ from model.network.gpt4rec import GPT4Rec
 from model.reference.closed_nodes import closed_nodes
 from service.artifact.artifact import Artifact
 from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE, PATH
-from service.engine.decoding import joined_width
+from service.engine.decoding import Decoding, SearchSizes, joined_width, least_candidates, search_sizes
+from service.signals.ranker import Ranker as Signals
+from service.signals.user_history import UserHistory
 
-ARTIFACT, RUN, BEAM, THREADS = "PEER_ARTIFACT", "PEER_RUN", "PEER_BEAM", "PEER_THREADS"
-WIDTH = 64
+ARTIFACT, RUN, CALLS, THREADS = "PEER_ARTIFACT", "PEER_RUN", "PEER_CALLS", "PEER_THREADS"
+BEAM = Decoding("beam", beam_width=5)
 
 
 class Notebook:
@@ -50,6 +52,8 @@ class Notebook:
         self.dense = bool(artifact.manifest.get("dense_candidates"))
         ranked_by = artifact.ranker.groups[DEFAULT_GROUP]
         self.weights = ranked_by.get(PATH, 0.0), ranked_by.get(DENSE, 0.0)
+        self.signals = Signals.of(artifact.signals, artifact.ranker)
+        self.bias = torch.from_numpy(self.signals.bias())
         self.table = self.model.item_table().detach()
         self.first_child = [first.tolist() for first in self.trie.first_child]
         self.token = [token.tolist() for token in self.trie.token]
@@ -66,16 +70,31 @@ class Notebook:
         h = self.model(item, type_, time_ms, self.table)[0, -1]
         gap = vocabulary.context.gap(body.times_ms[-1], int(time.time() * 1000.0))
         q = self.model.query(h[None], torch.from_numpy(vocabulary.context.encode({}))[None], torch.tensor([gap]))[0]
+        sizes, added = self._sizes(body.k), self._added(events.item)
         closed = [set(nodes.tolist()) for nodes in closed_nodes(self.trie, self.counts, np.unique(events.item))]
-        beam = [(score, self.leaf_item[leaf]) for score, leaf in self._search(q, closed)]
+        beam = [(score, self.leaf_item[leaf]) for score, leaf in self._search(q, closed, sizes)]
         if self.dense:
-            beam += self._dense(q, events.item, joined_width(body.k, WIDTH), {item for _, item in beam})
-        ranked = self._rank(q, beam)[: body.k]
+            beam += self._dense(q, events.item, sizes.joined, {item for _, item in beam}, added)
+        ranked = self._rank(q, beam, added)[: body.k]
         ids = self.artifact.catalogue.item_ids
         return {"items": [{"item_id": ids[item], "score": score} for item, score in ranked]}
 
-    def _search(self, q: torch.Tensor, closed: list[set[int]]) -> list[tuple[float, int]]:
-        """Returns (log p, leaf) of the best `WIDTH` permitted leaves."""
+    def _sizes(self, k: int) -> SearchSizes:
+        """Returns how many hypotheses are kept, and how many items join them: as many as in the graphs."""
+        width = BEAM.width(k)
+        return search_sizes(
+            width, joined_width(k, width), sampled=False, dense=self.dense,
+            least=least_candidates(BEAM, k, width), measured=self.artifact.run_sizes,
+        )  # fmt: skip
+
+    def _added(self, items: np.ndarray[Any, np.dtype[np.int64]]) -> torch.Tensor:
+        """Returns what the signals of the user and of the items add to the score of each item."""
+        added, values = self.bias.clone(), self.signals.user(UserHistory.of_items(items))
+        added[torch.from_numpy(values.items)] += torch.from_numpy(values.values)
+        return added
+
+    def _search(self, q: torch.Tensor, closed: list[set[int]], sizes: SearchSizes) -> list[tuple[float, int]]:
+        """Returns (log p, leaf) of the best permitted leaves."""
         beam = [(0.0, 0)]
         state = self.model.begin(q[None])
         for level in range(self.trie.levels):
@@ -88,7 +107,7 @@ class Notebook:
                 if child not in shut
             ]
             candidates.sort(reverse=True)
-            del candidates[WIDTH:]
+            del candidates[sizes.width if level + 1 < self.trie.levels else sizes.listed :]
             beam = [(score, child) for score, child, _ in candidates]
             if level + 1 < self.trie.levels:
                 state = self._advanced(level, state, [row for _, _, row in candidates], [token[c] for _, c in beam])
@@ -109,10 +128,10 @@ class Notebook:
         return torch.stack([self.model.step(level, state[row], torch.tensor(token)) for row, token in pairs])
 
     def _dense(
-        self, q: torch.Tensor, seen: np.ndarray[Any, np.dtype[np.int64]], n: int, have: set[int]
+        self, q: torch.Tensor, seen: np.ndarray[Any, np.dtype[np.int64]], n: int, have: set[int], added: torch.Tensor
     ) -> list[tuple[float, int]]:
-        """Returns (log p, item) of the `n` permitted items with the highest dense score that the beam lacks."""
-        score = self.table[: self.trie.n_items] @ q
+        """Returns (log p, item) of the `n` permitted items that promise most without a path, less those of the beam."""
+        score = sum(self.weights) * (self.table[: self.trie.n_items] @ q) + added
         score[torch.from_numpy(seen[seen < self.trie.n_items])] = -torch.inf
         items = [item for item in torch.topk(score, n).indices.tolist() if item not in have]
         groups = [items] if self.batched else [[item] for item in items]
@@ -131,13 +150,13 @@ class Notebook:
         paths: list[float] = log_p.tolist()
         return paths
 
-    def _rank(self, q: torch.Tensor, beam: list[tuple[float, int]]) -> list[tuple[int, float]]:
-        """Ranks candidates by path and dense score with the artefact's weights, and by no other signal."""
+    def _rank(self, q: torch.Tensor, beam: list[tuple[float, int]], added: torch.Tensor) -> list[tuple[int, float]]:
+        """Ranks candidates by the fused score."""
         items = [item for _, item in beam]
         path = torch.tensor([score for score, _ in beam])
         dense = self.table[items] @ q
         dense = dense - torch.logsumexp(dense, 0) + torch.logsumexp(path, 0)
-        scores = (self.weights[0] * path + self.weights[1] * dense).tolist()
+        scores = (self.weights[0] * path + self.weights[1] * dense + added[items]).tolist()
         return sorted(zip(items, scores, strict=True), key=lambda pair: -pair[1])
 
     def _paths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -150,7 +169,7 @@ def create_app() -> FastAPI:
     """Returns the app of a worker process."""
     torch.set_num_threads(int(os.environ[THREADS]))
     notebook = Notebook(
-        Artifact.open(os.environ[ARTIFACT]), Path(os.environ[RUN]), batched=os.environ[BEAM] == "batched"
+        Artifact.open(os.environ[ARTIFACT]), Path(os.environ[RUN]), batched=os.environ[CALLS] == "batched"
     )
     app = FastAPI(lifespan=pool)
 
@@ -172,7 +191,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--pool", type=int, default=0)
     given = parser.parse_args()
-    os.environ |= {ARTIFACT: given.artifact, RUN: given.run, BEAM: given.beam, THREADS: str(given.threads)}
+    os.environ |= {ARTIFACT: given.artifact, RUN: given.run, CALLS: given.beam, THREADS: str(given.threads)}
     serve("loadtests.peers.torch_server:create_app", given.port, given.workers, given.pool)
 
 
