@@ -20,9 +20,8 @@ import typer
 
 from loadtests.common import limit_criteria, results
 from loadtests.harness.bench import PATIENT, K, batches, history, real_histories, recommend_request, settle
-from loadtests.harness.checkout import KEPT_ANSWERS, Checkout
 from loadtests.harness.paired_blocks import Block, Pair, more_of
-from loadtests.harness.served_process import REPOSITORY, Process, Served, serve
+from loadtests.harness.served_process import Process, Served, serve
 from loadtests.load.open_loop_driver import Arrival, closed_now
 from loadtests.load.replay import BEAM, read, send_beforehand
 from service.cli.outermost import run_command
@@ -60,9 +59,8 @@ def measure(artifact: Path, histories: Mapping[str, Sequence[str]], effort: Effo
     names = list(histories)[: effort.size]
     whole = [batch_request(names)] * effort.batches
     single = [recommend_request(name, budget_ms=2000) for name in names] * effort.batches
-    kept = Checkout(REPOSITORY).known({KEPT_ANSWERS: "0"})
     for number in range(effort.rounds):
-        with serve(artifact, **PATIENT, **kept) as served:
+        with serve(artifact, **PATIENT) as served:
             send_beforehand(served.url, list(batches(e for name in names for e in history(name, histories[name]))))
             for requests in (single, whole):
                 block(served, requests, len(single))  # states and caches are filled, and nothing is measured

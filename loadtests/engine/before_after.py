@@ -29,9 +29,9 @@ import typer
 
 from loadtests.common import limit_criteria, results
 from loadtests.harness.bench import PATIENT, K, batches, history, real_histories, recommend_request
-from loadtests.harness.checkout import KEPT_ANSWERS, Checkout
+from loadtests.harness.checkout import Checkout
 from loadtests.harness.paired_blocks import Pair, block, more_of
-from loadtests.harness.served_process import REPOSITORY, Served, free_port, serve
+from loadtests.harness.served_process import NOTHING_KEPT, REPOSITORY, Served, free_port, serve
 from loadtests.load.capacity import Step, capacity
 from loadtests.load.open_loop_driver import Arrival, closed_now, poisson
 from loadtests.load.replay import RECOMMEND, read, send_beforehand
@@ -70,7 +70,7 @@ class Side:
     @contextmanager
     def served(self, workers: int = 1) -> Iterator[Served]:
         """Serves it until the body ends."""
-        chosen = {**PATIENT, **self.checkout.known({KEPT_ANSWERS: "0"}), **self.checkout.environment()}
+        chosen = {**PATIENT, **self.checkout.known(NOTHING_KEPT), **self.checkout.environment()}
         # Workers listen on the ports above the shared one, where the other server must not be.
         place = ("--workers", str(workers), "--port", str(free_port(workers + 1)))
         with serve(self.artifact, *place, **chosen) as served:

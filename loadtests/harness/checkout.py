@@ -10,9 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-# Where the service keeps answers, so many MiB of them at most; 0 switches it off.
-KEPT_ANSWERS = "GPT4REC_ANSWERS_MIB"
-
 
 class CheckoutError(RuntimeError):
     """A folder is no checkout that can be served."""
@@ -41,7 +38,10 @@ class Checkout:
         return found
 
     def known(self, wanted: Mapping[str, str]) -> dict[str, str]:
-        """Returns those of the settings that this checkout has, by its page of settings: it refuses others."""
+        """Returns these settings, empty where this checkout does not have them: it refuses what it does not know.
+
+        Its page of settings says which ones it has.
+        """
         page = self.folder / "docs" / "reference.md"
         names = set(re.findall(r"^\| `(GPT4REC_\w+)`", page.read_text(encoding="utf-8"), re.MULTILINE))
-        return {name: value for name, value in wanted.items() if name in names}
+        return {name: value if name in names else "" for name, value in wanted.items()}

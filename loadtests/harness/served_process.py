@@ -106,6 +106,8 @@ def free_port(room: int = 1) -> int:
 def serve(artifact: Path, *arguments: str, **environment: str) -> Iterator[Served]:
     """Runs the service on an empty embedded store until the body ends. It keeps no lists, unless told to.
 
+    A variable whose value is empty is left out.
+
     Raises:
         NotReadyError: If it does not become ready.
     """
@@ -114,7 +116,7 @@ def serve(artifact: Path, *arguments: str, **environment: str) -> Iterator[Serve
         redis = () if "--redis" in arguments else ("--redis", "embedded", "--data-dir", str(data))
         command = [sys.executable, "-m", "service.cli", "serve", "--artifact", str(artifact.resolve()),
                    "--log-level", "warning", *redis, *arguments]  # fmt: skip
-        chosen = {**NOTHING_KEPT, **environment}
+        chosen = {name: value for name, value in {**NOTHING_KEPT, **environment}.items() if value}
         with started(command, "/readyz", Path(folder) / "log", **chosen) as (process, url, ready_s):
             yield Served(process, url, ready_s, data)
 

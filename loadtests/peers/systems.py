@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from loadtests.harness.served_process import NOTHING_KEPT
 from loadtests.peers import environments
 
 K = 10
@@ -82,7 +83,8 @@ class System:
         if not self.is_ours:
             return environments.environment(BENTOML_HOME=str(place.scratch / "bentoml"), BENTOML_DO_NOT_TRACK="true")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("GPT4REC_")}
-        return inherited | {"PYTHONPATH": str(environments.ROOT)}
+        # A list that was kept would not be decoded, as the peers' are.
+        return inherited | {"PYTHONPATH": str(environments.ROOT), **NOTHING_KEPT}
 
 
 def by_user(subject: Subject) -> dict[str, Any]:
@@ -222,7 +224,10 @@ def _ours_with(workers: int) -> System:
         by_user,
         _ours,
         ({"workers": workers},),
-        notes=("state stored, user_id in the body", "defaults but for the log level; 99 % of the lists must be full"),
+        notes=(
+            "state stored, user_id in the body",
+            "defaults but for the log level, and nothing is kept; 99 % of the lists must be full",
+        ),
     )
 
 
