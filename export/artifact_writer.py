@@ -29,6 +29,7 @@ from model.tokenizers.tokenizer import Tokenizer
 from service.artifact.arrays import map_arrays, save_arrays
 from service.artifact.artifact import Artifact
 from service.artifact.catalogue import Catalogue
+from service.artifact.cells import CELLS_FILE, Cells
 from service.artifact.encoder_version import EncoderVersion
 from service.artifact.features import ContextVocabulary, Vocabulary
 from service.artifact.item_attributes import ROWS as ITEM_ATTRIBUTES
@@ -62,6 +63,7 @@ class Parts:
         encoder_counts: Numbers of items that the encoder knew at each of its steps, the last of them all; empty: it
             has one.
         dense: Whether the graphs score the whole catalogue (`export.graphs.candidates`); None: by its size.
+        cells: The cells that the graphs score instead (`export.graphs.cell_candidates`); None: no cells.
         together: What is taken together in one basket; None if no basket has two items.
         attributes: The attributes of items that the encoder knows; None if it reads none.
         known_queries: The queries that the network has vectors of; None if it has none.
@@ -79,6 +81,7 @@ class Parts:
     about: Mapping[str, Any] = field(default_factory=dict)
     encoder_counts: Sequence[int] = ()
     dense: bool | None = None
+    cells: Cells | None = None
     attributes: AttributeVocabulary | None = None
     together: NeighbourTable | None = None
     known_queries: KnownQueries | None = None
@@ -86,7 +89,8 @@ class Parts:
     @property
     def dense_candidates(self) -> bool:
         """Whether the graphs score the whole catalogue."""
-        return dense_by_rule(len(self.catalogue)) if self.dense is None else self.dense
+        by_rule = self.cells is None and dense_by_rule(len(self.catalogue))
+        return by_rule if self.dense is None else self.dense
 
     @property
     def all_signals(self) -> Mapping[str, SignalPart]:
@@ -174,8 +178,11 @@ def write(parts: Parts, folder: Path, dtype: GraphDtype) -> None:
         write_history_encoder(model.config, weights, folder / "encoder.onnx", dtype)
     if not streams(model.config):
         write_history_explainer(model.config, weights, folder / EXPLAINER, dtype)
-    write_decoder(model.config, weights, folder / "decoder.onnx", dtype, dense=parts.dense_candidates)
-    write_sampler(model.config, weights, folder / "sampler.onnx", dtype, dense=parts.dense_candidates)
+    proposed = {"dense": parts.dense_candidates, "cells": parts.cells is not None}
+    write_decoder(model.config, weights, folder / "decoder.onnx", dtype, **proposed)
+    write_sampler(model.config, weights, folder / "sampler.onnx", dtype, **proposed)
+    if parts.cells is not None:
+        parts.cells.save(folder / CELLS_FILE)
     Trie.build(parts.tokenizer.codes).save(folder / "trie.npz")
     with torch.no_grad():
         table = model.item_table().cpu().numpy().astype(np.float32)
@@ -222,5 +229,6 @@ def _manifest(parts: Parts, dtype: GraphDtype, folder: Path) -> dict[str, Any]:
         "opset": OPSET,
         "ranker": parts.weights.to_json(),
         "dense_candidates": parts.dense_candidates,
+        "cell_candidates": None if parts.cells is None else {"level": parts.cells.level, "rows": parts.cells.rows},
         **parts.about,
     }

@@ -24,6 +24,7 @@ from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import encoder_input
 from model.reference.additive_attention import additive_attention, memory_read
 from model.reference.attention_rollout import attention_rollout
+from model.reference.cells import ReferenceCells
 from model.reference.decoder import ReferenceDecoder, ScoredItem
 from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.artifact import Artifact
@@ -144,7 +145,9 @@ def check(
     probes = [replace(probe, events=probe.events.after(max(0, len(probe.events) - most))) for probe in probes]
     engine = Engine(artifact, device="cpu")
     hashes = id_hashes(artifact.catalogue.columns.ids)
-    reference = ReferenceDecoder(model, hashes, dense=bool(artifact.manifest.get("dense_candidates")))
+    cells = None if artifact.cells is None else ReferenceCells(artifact.cells, artifact.trie)
+    dense = bool(artifact.manifest.get("dense_candidates"))
+    reference = ReferenceDecoder(model, hashes, dense=dense, cells=cells)
     ranker = Ranker.of(artifact.signals, artifact.ranker)
     overlaps = [
         overlap

@@ -6,9 +6,10 @@ q · e, which estimates the path's log-probability as well: up to a constant of 
 
     (w_path + w_dense) · q · e + bias + signals
 
-A catalogue of moderate size is scored as a whole, in one product; in a larger one the items with signals are. The best
-are ranked together with the beam's, by the same fused score; teacher forcing gives the log-probabilities of their paths
-in the same run. The decoder and the sampler have these candidates.
+A catalogue of moderate size is scored as a whole, in one product; in a larger one the items with signals are, and those
+of the best cells (`export.graphs.cell_candidates`). The best are ranked together with the beam's, by the same fused
+score; teacher forcing gives the log-probabilities of their paths in the same run. Decoder and sampler have these
+candidates.
 """
 
 from __future__ import annotations
@@ -30,11 +31,6 @@ DENSE_ITEMS_MAX = 100_000
 def dense_by_rule(n_items: int) -> bool:
     """Returns whether the graphs score the whole catalogue of `n_items`, unless the export says otherwise."""
     return n_items <= DENSE_ITEMS_MAX
-
-
-def joining_candidates(graph: DecoderNetwork) -> JoiningCandidates:
-    """Returns the candidates that the graph's interface asks for."""
-    return CatalogueCandidates(graph) if names.ITEM_OK in graph.inputs else SignalCandidates(graph)
 
 
 class JoiningCandidates(abc.ABC):
@@ -167,14 +163,19 @@ class SignalCandidates(JoiningCandidates):
 
     def best(self, q: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Returns the best of `SIGNAL_ITEM`, all of which the row's filter and exclusions allow."""
+        op, item = self._graph.op, self._inputs[names.SIGNAL_ITEM]
+        best, place = op.TopK(self._promised(q), self._inputs[names.KEEP_JOINED], axis=1, _outputs=2)
+        return best, op.GatherElements(item, place, axis=1)
+
+    def _promised(self, q: ir.Value) -> ir.Value:
+        """Returns [B, M] what the items with signals promise, NEVER in the padding."""
         graph, inputs = self._graph, self._inputs
         op = graph.op
         item, value = inputs[names.SIGNAL_ITEM], inputs[names.SIGNAL_VALUE]
         promised = op.Mul(self.dense(q, item), self.dense_weight())
         promised = op.Add(op.Add(promised, self._bias(item)), value)
-        promised = op.Where(op.Equal(value, graph.floats(0.0)), graph.floats(NEVER), promised)
-        best, place = op.TopK(promised, inputs[names.KEEP_JOINED], axis=1, _outputs=2)
-        return best, op.GatherElements(item, place, axis=1)
+        known: ir.Value = op.Where(op.Equal(value, graph.floats(0.0)), graph.floats(NEVER), promised)
+        return known
 
     def scores(self, q: ir.Value, item: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Finds the signals of the items by comparing them with all of `SIGNAL_ITEM`."""

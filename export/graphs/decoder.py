@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from export.graphs.candidates import joining_candidates
+from export.graphs.cell_candidates import joining_candidates
 from export.graphs.decoder_network import DecoderNetwork
 from export.graphs.graph_writer import FLOAT, INT, INT32, GraphDtype, graph_shape
 from model.network.config import NetworkConfig
@@ -40,6 +40,7 @@ def write_decoder(
     dtype: GraphDtype,
     *,
     dense: bool = False,
+    cells: bool = False,
 ) -> None:
     """Writes `decoder.onnx`; `service.artifact.graph_interface.decoder` describes its inputs and outputs.
 
@@ -49,8 +50,9 @@ def write_decoder(
         path: Where to write the graph.
         dtype: The graph's precision.
         dense: Whether the graph scores the whole catalogue (`export.graphs.candidates`).
+        cells: Whether it scores the best cells of it instead (`export.graphs.cell_candidates`).
     """
-    interface = graph_interface.decoder(graph_shape(config, dtype), dense=dense)
+    interface = graph_interface.decoder(graph_shape(config, dtype), dense=dense, cells=cells)
     DecoderGraph(interface, config, weights, dtype).write(path)
 
 

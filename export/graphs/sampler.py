@@ -41,9 +41,10 @@ def write_sampler(
     dtype: GraphDtype,
     *,
     dense: bool = False,
+    cells: bool = False,
 ) -> None:
     """Writes `sampler.onnx`; the arguments are those of `export.graphs.decoder.write_decoder`."""
-    interface = graph_interface.sampler(graph_shape(config, dtype), dense=dense)
+    interface = graph_interface.sampler(graph_shape(config, dtype), dense=dense, cells=cells)
     SamplerGraph(interface, config, weights, dtype).write(path)
 
 

@@ -139,7 +139,7 @@ def _decoded(
     """Returns the candidates of both lists of every history."""
     unknown = engine.artifact.vocabulary.context.encode({})
     known = engine.artifact.vocabulary
-    dense = bool(engine.artifact.manifest.get("dense_candidates"))
+    dense = bool(engine.artifact.manifest.get("dense_candidates")) or engine.artifact.cells is not None
     joined = search_sizes(_NARROW, joined_width(1, _NARROW, sampled=True), sampled=True, dense=dense).joined
 
     def job(i: int, h: FloatArray, weights: tuple[float, float], signals: ItemValues, width: int) -> jobs.DecodeJob:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from model.network.gpt4rec import GPT4Rec
+from model.reference.cells import ReferenceCells
 from service.artifact.array_types import IntArray
 from service.artifact.noise import gumbel
 from service.artifact.run_sizes import RunSizes
@@ -76,10 +77,19 @@ class ReferenceDecoder:
     """Constrained decoding over the model's own codes.
 
     The candidates of a list are those of the beam, and the best by what is known of their score without the path: of
-    the whole catalogue with `dense`, else of the items with signals. A sampled list is drawn from all of them.
+    the whole catalogue with `dense`, of the best cells and the items with signals with `cells`, else of the items with
+    signals. A sampled list is drawn from all of them.
     """
 
-    def __init__(self, model: GPT4Rec, hashes: IntArray, *, dense: bool, measured: RunSizes | None = None) -> None:
+    def __init__(
+        self,
+        model: GPT4Rec,
+        hashes: IntArray,
+        *,
+        dense: bool,
+        measured: RunSizes | None = None,
+        cells: ReferenceCells | None = None,
+    ) -> None:
         """Reads the codes and the item table of a network.
 
         Args:
@@ -87,8 +97,9 @@ class ReferenceDecoder:
             hashes: [items] of their ids (`service.artifact.noise.id_hashes`), from which the noise follows.
             dense: Whether every item may join the beam's, or only items with signals.
             measured: Which runs are narrower than planned; None: no run.
+            cells: The cells of which the best may join as well; None: no cells.
         """
-        self.model, self.hashes, self.dense = model.eval(), hashes, dense
+        self.model, self.hashes, self.dense, self.cells = model.eval(), hashes, dense, cells
         self.measured = measured or RunSizes()
         self.codes: list[Path] = [tuple(row) for row in model.codes.tolist()]
         self.item = {code: item for item, code in enumerate(self.codes)}
@@ -108,6 +119,7 @@ class ReferenceDecoder:
         seed: int,
         scoring: Scoring,
         inside: set[int] | None = None,
+        filtered: Sequence[int] | None = None,
     ) -> list[ScoredItem]:
         """Decodes a list for one query.
 
@@ -120,8 +132,9 @@ class ReferenceDecoder:
             seed: Seed of the Gumbel noise.
             scoring: Weights and signals of the fused score.
             inside: Candidates that a sampled list draws first; None: the nucleus.
+            filtered: Item indices that the filter allows, excluded or not; None: those allowed.
         """
-        scored = self.candidates(q, decoding, k, width, allowed, scoring)
+        scored = self.candidates(q, decoding, k, width, allowed, scoring, filtered)
         if not decoding.sampled:
             return sorted(scored, key=lambda candidate: -candidate.score)[:k]
         log_probs = sampling_log_probs(scored, decoding)
@@ -140,16 +153,18 @@ class ReferenceDecoder:
         width: int,
         allowed: Sequence[int],
         scoring: Scoring,
+        filtered: Sequence[int] | None = None,
     ) -> list[ScoredItem]:
         """Returns all candidates with fused scores, in no particular order."""
         scoring = scoring.for_request(allowed, dense=self.dense)
         sizes = search_sizes(
-            width, joined_width(k, width, sampled=decoding.sampled), sampled=decoding.sampled, dense=self.dense,
-            least=least_candidates(decoding, k, width), children=self.most_children, measured=self.measured,
+            width, joined_width(k, width, sampled=decoding.sampled), sampled=decoding.sampled,
+            dense=self.dense or self.cells is not None, least=least_candidates(decoding, k, width),
+            children=self.most_children, measured=self.measured,
         )  # fmt: skip
         kept = self._beam(q, sizes, allowed)
         beam_paths = {node.path for node in kept}
-        best = self._promising(q, sizes.joined, allowed, scoring)
+        best = self._promising(q, sizes.joined, allowed, scoring, allowed if filtered is None else filtered)
         leaves = [self._leaf(q, item) for item in best]
         return self._scored([*kept, *(node for node in leaves if node.path not in beam_paths)], q, scoring)
 
@@ -182,10 +197,14 @@ class ReferenceDecoder:
             kept = [self._advanced(level, node) for node in children[: sizes.listed if last else sizes.width]]
         return kept
 
-    def _promising(self, q: torch.Tensor, n: int, allowed: Sequence[int], scoring: Scoring) -> list[int]:
+    def _promising(
+        self, q: torch.Tensor, n: int, allowed: Sequence[int], scoring: Scoring, filtered: Sequence[int]
+    ) -> list[int]:
         """Returns the n allowed items whose scores promise most while q · e stands for the path as well."""
-        known = allowed if self.dense else list(scoring.signals)
+        known = list(allowed if self.dense else scoring.signals)
         weight = scoring.path + scoring.dense
+        if self.cells is not None:
+            known += self.cells.best(q, weight, scoring.bias, filtered, set(allowed) - set(known), n)
         return sorted(known, key=lambda item: -(weight * self._dense(q, item) + scoring.added(item)))[:n]
 
     def _dense(self, q: torch.Tensor, item: int) -> float:

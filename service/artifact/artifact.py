@@ -4,6 +4,7 @@
       manifest.json                   the description of the model, and the sha256 of every other file
       encoder.onnx  decoder.onnx  sampler.onnx      the graphs: states, deterministic lists, sampled lists
       explainer.onnx                  how much each event contributed to the state; absent from older artefacts
+      cells.npz                       items whose paths begin alike, and what stands for them; only where graphs read it
       trie.npz  items.npz             the catalogue as tensors: token paths, item embeddings, and attributes of items
                                       where the encoder reads them
       catalogue.npz                   the catalogue for people: ids, titles, categories
@@ -37,6 +38,7 @@ import numpy.typing as npt
 from service.artifact.array_types import IntArray
 from service.artifact.arrays import map_arrays
 from service.artifact.catalogue import Catalogue
+from service.artifact.cells import CELLS_FILE, Cells
 from service.artifact.encoder_version import EncoderVersion
 from service.artifact.features import ContextVocabulary, Vocabulary
 from service.artifact.item_attributes import AttributeVocabulary, attribute_names
@@ -183,6 +185,11 @@ class Artifact:
         return Trie.load(self.folder / "trie.npz")
 
     @cached_property
+    def cells(self) -> Cells | None:
+        """The cells of the catalogue; None if the graphs do not read any."""
+        return Cells.load(self.folder / CELLS_FILE) if CELLS_FILE in self.manifest["files"] else None
+
+    @cached_property
     def item_table(self) -> npt.NDArray[np.float32]:
         """[N + 2, d] item embeddings, then the unknown item and the start token; later items follow after those."""
         table: npt.NDArray[np.float32] = map_arrays(self.folder / "items.npz")["item_table"]
@@ -243,19 +250,33 @@ class Artifact:
     def _signal(self, name: str) -> SignalPart:
         return load_signal(self.folder / signal_file(name))
 
-    def updated(self, catalogue: Catalogue, trie: Trie, item_table: npt.NDArray[np.float32]) -> Artifact:
-        """Returns the same model over a catalogue that has changed since the export."""
+    def updated(
+        self, catalogue: Catalogue, trie: Trie, item_table: npt.NDArray[np.float32], cells: Cells | None = None
+    ) -> Artifact:
+        """Returns the same model over a catalogue that has changed since the export.
+
+        Args:
+            catalogue: The catalogue.
+            trie: Its trie.
+            item_table: Its item vectors.
+            cells: The cells of both, from `cells_over`; None if the graphs do not read any.
+        """
         other = Artifact(self.folder, self.manifest)
         attributes = self._with_new_items(catalogue, len(item_table))
         vocabulary = replace(self.vocabulary, item_index=catalogue.index, rows=len(item_table))
         for name, part in (
             ("catalogue", catalogue), ("trie", trie), ("item_table", item_table), ("vocabulary", vocabulary),
+            ("cells", cells),
             ("item_cf", self.item_cf), ("popularity", self.popularity), ("ranker", self.ranker),
             ("signals", self.signals), ("attributes", self.attributes), ("item_attributes", attributes),
             ("order", self.order), ("together", self.together),
         ):  # fmt: skip
             other.__dict__[name] = part  # where `cached_property` keeps its value
         return other
+
+    def cells_over(self, trie: Trie, item_table: npt.NDArray[np.float32]) -> Cells | None:
+        """Returns the cells of a trie and a table that have changed; takes long if the catalogue is large."""
+        return self.cells if self.cells is None or trie is self.trie else self.cells.over(trie, item_table)
 
     def _with_new_items(self, catalogue: Catalogue, rows: int) -> IntArray | None:
         """Returns the attributes [rows, slots] of an item table with new items; prices of those are not known."""
@@ -280,6 +301,8 @@ class Artifact:
         }
         if TOGETHER_FILE in self.manifest["files"]:
             readers[TOGETHER_FILE] = self._together_items
+        if CELLS_FILE in self.manifest["files"]:
+            readers[CELLS_FILE] = self._cell_items
         others = [name for name in self.ranker.signals if name not in (ITEM_CF, POPULARITY)]
         readers |= {signal_file(name): partial(self._signal_items, name) for name in others}
         if ORDER_FILE in self.manifest["files"]:
@@ -306,6 +329,10 @@ class Artifact:
         """Returns the number of items. Raises ValueError, KeyError or OSError if the known queries are damaged."""
         _ = self.known_queries
         return len(self.catalogue)
+
+    def _cell_items(self) -> int:
+        cells = self.cells
+        return 0 if cells is None else int(cells.first_leaf[-1])
 
     def _together_items(self) -> int:
         return self.item_cf.n_items if self.together is None else self.together.n_items

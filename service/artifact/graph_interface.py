@@ -267,12 +267,13 @@ def history_explainer(shape: GraphShape) -> Interface:
     return Interface((*encoder.inputs, Tensor(names.AMOUNT, "float32", by_event)), encoder.outputs)
 
 
-def decoder(shape: GraphShape, *, dense: bool) -> Interface:
+def decoder(shape: GraphShape, *, dense: bool, cells: bool = False) -> Interface:
     """Returns the interface of `decoder.onnx`: hidden states → deterministic lists.
 
     Args:
         shape: The graph's shape.
         dense: Whether the graph scores the whole catalogue; otherwise the items with signals and the beam's alone.
+        cells: Without `dense`: whether it scores the items of the best cells as well.
     """
     levels = (level_inputs(shape, level) for level in range(len(shape.code_sizes)))
     kept, candidates = ("batch", 1, "kept"), ("batch", 1, "candidates")
@@ -285,6 +286,7 @@ def decoder(shape: GraphShape, *, dense: bool) -> Interface:
         Tensor(names.LEAF_ITEM, "int64", ("items",)),
         _item_table(shape),
         *_fused(shape, dense=dense),
+        *(_cells(shape) if cells else ()),
     )
     outputs = (
         Tensor(names.ITEM, "int64", kept),
@@ -304,9 +306,9 @@ ON_REQUEST = frozenset({names.CANDIDATE_ITEM, names.CANDIDATE_PATH, names.CANDID
 ON_REQUEST_SAMPLED = ON_REQUEST - {names.CANDIDATE_ITEM}
 
 
-def sampler(shape: GraphShape, *, dense: bool) -> Interface:
-    """Returns the interface of `sampler.onnx`: hidden states → sampled lists. `dense` as for `decoder`."""
-    deterministic = decoder(shape, dense=dense)
+def sampler(shape: GraphShape, *, dense: bool, cells: bool = False) -> Interface:
+    """Returns the interface of `sampler.onnx`: hidden states → sampled lists. `dense` and `cells` as for `decoder`."""
+    deterministic = decoder(shape, dense=dense, cells=cells)
     sampling = (
         Tensor(names.ITEM_HASH, "int64", ("rows",)),
         Tensor(names.INVERSE_TEMPERATURE, "float32", ("batch",)),
@@ -383,6 +385,35 @@ def _fused(shape: GraphShape, *, dense: bool) -> list[Tensor]:
             names.EXCLUDED_VALUE: ("float32", ("batch", "excluded")),
         }
     return [Tensor(name, dtype, size) for name, (dtype, size) in found.items()]
+
+
+def _cells(shape: GraphShape) -> list[Tensor]:
+    """What candidates by cell need besides."""
+    excluded, signals = ("batch", "excluded"), ("batch", "signals")
+    return [
+        Tensor(names.QUERY_BASIS, "float32", (shape.d_model, "dimensions")),
+        Tensor(names.CELL_VECTOR, "float32", ("cells", "dimensions")),
+        Tensor(names.LEAF_VECTOR, "float32", ("items", "dimensions")),
+        Tensor(names.CELL_SPREAD, "float32", (1, "cells")),
+        Tensor(names.CELL_BIAS, "float32", ("groups", "cells")),
+        Tensor(names.CELL_LEAF, "int64", ("cells",)),
+        Tensor(names.CELL_STRIDE, "int64", (1,)),
+        Tensor(names.LEAF_STRIDE, "int64", (1,)),
+        Tensor(names.CELL_OPEN, "bool", ("filters", "cells")),
+        Tensor(names.CELL_FIRST, "int32", ("filter_cells",)),
+        Tensor(names.CELL_PLACE, "int8", ("filter_leaves",)),
+        Tensor(names.CELL_SLOT, "int64", (1, "slots")),
+        Tensor(names.KEEP_CELLS, "int64", (1,)),
+        Tensor(names.KEEP_EXACT, "int64", (1,)),
+        Tensor(names.CELL_RANK, "int64", (1, "cells_kept")),
+        Tensor(names.CELLS_READ, "int64", ("batch", 1)),
+        Tensor(names.EXCLUDED_CELL, "int64", excluded),
+        Tensor(names.EXCLUDED_PLACE, "int64", excluded),
+        Tensor(names.EXCLUDED_VALUE, "float32", excluded),
+        Tensor(names.SIGNAL_CELL, "int64", signals),
+        Tensor(names.SIGNAL_PLACE, "int64", signals),
+        Tensor(names.CELL_GROUP, "int64", ("batch",)),
+    ]
 
 
 def _events(*wanted: str) -> list[Tensor]:

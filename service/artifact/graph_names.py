@@ -121,8 +121,8 @@ ITEM_TABLE = (
 )
 ITEM_BIAS = "item_bias"  # whole catalogue: [G, rows] what signals of items add to the score; else [G · rows]
 
-# -- candidates beside the beam's: the D best of the whole catalogue, or of the items with signals, by what is known of
-#    their score without the path
+# -- candidates beside the beam's: the D best of the whole catalogue, of the best cells and the items with signals, or
+#    of the items with signals alone, by what is known of their score without the path
 
 ITEM_OK = "item_ok"  # whole catalogue: [F, rows] whether a filter allows the item
 EXCLUDED_ITEM = "excluded_item"  # whole catalogue: [B, X] items to leave out, 0 in the padding
@@ -131,6 +131,31 @@ ITEM_PATH = "item_path"  # [rows, K] tokens of each item
 KEEP_JOINED = "keep_joined"  # [1] D
 JOINED_SHAPE = "joined_shape"  # [3] = −1, 1, D
 JOIN = "join"  # [1] 0, or NEVER to keep these candidates out
+
+# -- candidates by cell (`service.artifact.cells`): of the best cells whose items a filter allows, as many as fit into R
+#    rows; EXCLUDED_VALUE as for the whole catalogue
+
+QUERY_BASIS = "query_basis"  # [d, r] q in few dimensions is q · QUERY_BASIS
+CELL_VECTOR = "cell_vector"  # [C, r] centroids in few dimensions
+LEAF_VECTOR = "leaf_vector"  # [N, r] items in few dimensions, by leaf
+CELL_SPREAD = "cell_spread"  # [1, C] c · mean distance of a cell's items from their centroid
+CELL_BIAS = "cell_bias"  # [G, C] what the signals of a cell's items may add
+CELL_GROUP = "cell_group"  # [B] row of CELL_BIAS
+CELL_LEAF = "cell_leaf"  # [C] first leaf of each cell
+CELL_STRIDE = "cell_stride"  # [1] C + 1
+LEAF_STRIDE = "leaf_stride"  # [1] N
+CELL_OPEN = "cell_open"  # [F, C] whether a filter allows an item of the cell
+CELL_FIRST = "cell_first"  # [F · (C + 1)] number of allowed items in the cells before
+CELL_PLACE = "cell_place"  # [F · N] places in their cells of the allowed items, one after the other
+CELL_SLOT = "cell_slot"  # [1, R + 1] = 0 … R; the last is for what is not read
+KEEP_CELLS = "keep_cells"  # [1] P, the most cells that a row of the batch reads
+KEEP_EXACT = "keep_exact"  # [1] of the items read, those that are compared in all dimensions
+CELL_RANK = "cell_rank"  # [1, P] = 0 … P − 1
+CELLS_READ = "cells_read"  # [B, 1] cells that each row reads
+EXCLUDED_CELL = "excluded_cell"  # [B, X] cells of the items to leave out, 0 in the padding
+EXCLUDED_PLACE = "excluded_place"  # [B, X] their places among the allowed items of their cell
+SIGNAL_CELL = "signal_cell"  # [B, M] the same for SIGNAL_ITEM
+SIGNAL_PLACE = "signal_place"  # [B, M]
 
 # -- the sampler
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from service.artifact.cells import CELLS_FILE
 from service.artifact.encoder_version import EncoderVersion
 from service.artifact.order_weights import ORDER_FILE
 from service.artifact.ranker_weights import RankerWeights
@@ -39,7 +40,7 @@ EXPLAINER = "explainer.onnx"
 # What is taken together in one basket; absent where no basket has two items, and from earlier exports.
 TOGETHER_FILE = "together.npz"
 # Files that may be absent; if the manifest names them, they are checked like the others.
-OPTIONAL = (EXPLAINER, ORDER_FILE, TOGETHER_FILE)
+OPTIONAL = (EXPLAINER, ORDER_FILE, TOGETHER_FILE, CELLS_FILE)
 REQUIRED: dict[str, type | tuple[type, ...]] = {
     "model_version": str,
     "network": dict,

@@ -64,7 +64,8 @@ def build(exported: Artifact, new: Mapping[str, NewItem], likeness: Likeness) ->
     if vectors:
         table = np.concatenate([table, np.stack(vectors)])
     trie = with_paths(exported.trie, paths, indices)
-    return Build(exported.updated(catalogue, trie, table), frozenset(indices))
+    cells = exported.cells_over(trie, table)
+    return Build(exported.updated(catalogue, trie, table, cells), frozenset(indices))
 
 
 class Assembly:
@@ -141,7 +142,8 @@ class Assembly:
         if waiting:
             vectors: FloatArray = np.stack([self._places[index].vector for index in waiting])
             delta = DeltaTable(np.array(waiting, np.int64), vectors)
-        artifact = self._exported.updated(self._catalogue, built.artifact.trie, built.artifact.item_table)
+        parts = built.artifact
+        artifact = self._exported.updated(self._catalogue, parts.trie, parts.item_table, parts.cells)
         return LiveCatalogue(artifact, delta, self._stand_in, self._placed_by)
 
     def _place(self, item: NewItem) -> int | None:

@@ -15,6 +15,7 @@ from export.learn_ranker import LearnedRanker
 from export.publish import publish, staging
 from model.network.gpt4rec import GPT4Rec
 from model.tokenizers.atomic import AtomicTokenizer
+from service.artifact.cells import Cells
 from service.artifact.features import ContextVocabulary
 from service.artifact.item_cf import ItemCF
 from service.artifact.item_column import ItemColumn
@@ -22,6 +23,7 @@ from service.artifact.neighbour_table import NeighbourTable
 from service.artifact.own_items import OwnItems
 from service.artifact.popularity import Popularity
 from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE, DENSE_ALONE, PATH, RankerWeights, Weights
+from service.artifact.trie import Trie
 from tests.support.networks import random_catalogue, random_network
 
 HALF_AND_HALF: Weights = {PATH: 0.5, DENSE: 0.5}
@@ -54,6 +56,12 @@ def random_parts(model: GPT4Rec | None = None, *, seed: int = 0, weights: Mappin
         },
     )
     return replace(parts, ranker=RankerWeights(tuple(parts.all_signals), {DEFAULT_GROUP: weights}))
+
+
+def with_cells(parts: Parts, rows: int) -> Parts:
+    """The same parts, whose graphs read so many items of the best cells."""
+    trie, table = Trie.build(parts.tokenizer.codes), parts.model.item_table().detach().numpy()
+    return replace(parts, dense=False, cells=Cells.build(trie, table, rows=rows))
 
 
 def write_artifact(root: Path, parts: Parts | None = None, dtype: GraphDtype = "float32", **kw: Any) -> Path:

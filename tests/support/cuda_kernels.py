@@ -303,6 +303,9 @@ CUDA_KERNELS: dict[str, list[Kernel]] = {
             {"T": "bfloat16 bool double float float16 int16 int32 int64 int8 uint16 uint32 uint64 uint8"},
         ),
     ],
+    "Sqrt": [
+        Kernel(13, ALWAYS, {"T": "bfloat16 double float float16"}),
+    ],
     "Squeeze": [
         Kernel(
             23, ALWAYS, {"T": "bfloat16 bool double float float16 int16 int32 int64 int8 uint16 uint32 uint64 uint8"}

@@ -69,6 +69,8 @@ def write_graphs(model: GPT4Rec, folder: Path, dtype: GraphDtype = "float32") ->
     write_encoder(model.config, weights, folder / "encoder.onnx", dtype)
     write_decoder(model.config, weights, folder / "decoder.onnx", dtype, dense=True)
     write_decoder(model.config, weights, folder / "beam_decoder.onnx", dtype, dense=False)
+    write_decoder(model.config, weights, folder / "cell_decoder.onnx", dtype, cells=True)
+    write_sampler(model.config, weights, folder / "cell_sampler.onnx", dtype, cells=True)
     write_sampler(model.config, weights, folder / "sampler.onnx", dtype, dense=True)
     write_sampler(model.config, weights, folder / "beam_sampler.onnx", dtype, dense=False)
     write_explainer(model.config, weights, folder / "explainer.onnx", dtype)

@@ -16,6 +16,7 @@ from service.artifact.noise import seed_hash
 from service.artifact.run_sizes import RunSizes
 from service.common.errors import ModelError
 from service.engine.candidates import Candidates
+from service.engine.decode.cell_tables import CellArena, CellTables
 from service.engine.decode.closed_nodes import ClosedNodes, closed_nodes
 from service.engine.decode.delta_table import DeltaTable, WaitingScores
 from service.engine.decode.device_tables import Tables
@@ -67,7 +68,7 @@ class Decoder:
         width, sampled, joined, least = key
         tables = self.tables
         return search_sizes(
-            width, joined, sampled=sampled, dense=tables.traits.dense, least=least,
+            width, joined, sampled=sampled, dense=tables.traits.proposes, least=least,
             children=max(1, tables.trie.branching[-1]), measured=self.measured,
         )  # fmt: skip
 
@@ -90,8 +91,10 @@ class Decoder:
             for request, mask in zip(requests, masks, strict=True)
         ]
         shown = signal_feeds(signals, rows, self._signals_size(tables, signals, ranked=ranked))
+        if tables.cells is not None:
+            shown |= tables.cells.signal_feeds(signals, masks, rows, shown[names.SIGNAL_ITEM].shape[1])
         planned = self.sizes(jobs[0].run_key)
-        joined = min(planned.joined, tables.dense_rows or shown[names.SIGNAL_ITEM].shape[1])
+        joined = min(planned.joined, tables.most_joined(shown[names.SIGNAL_ITEM].shape[1]))
         shape = tables.shape(replace(planned, joined=joined), rows)
         padded = {**self._exclusions(tables, requests, masks, shape, rows), **shown}
         feeds = {
@@ -106,8 +109,13 @@ class Decoder:
         wanted = ranked or any(request.candidates for request in requests) or (sampled and tables.delta is not None)
         # Where shapes are padded, these sizes are all else that a captured graph depends on.
         sizes = tuple(values.shape for values in padded.values()) if self._placement.pad else ()
-        key = (shape.kept, joined, rows, sizes, wanted)
-        fixed = (tables.values, tables.arena.values, shape.values)
+        fixed: tuple[Values, ...] = (tables.values, tables.arena.values, shape.values)
+        read: Values = {}
+        if tables.cells is not None and isinstance(tables.arena, CellArena):
+            feeds[names.CELLS_READ] = cells = tables.arena.read(masks, rows)
+            read = tables.cells.keep(int(cells.max()), joined)
+            fixed = (*fixed, read)
+        key = (shape.kept, joined, rows, sizes, wanted, id(read))
         out = self._run(sampled, feeds, fixed, key, len(jobs), wanted)
         # A node whose score is not a number is never listed: the list would only look too short.
         if not all(np.isfinite(out[name]).all() for name in _FINITE if name in out):
@@ -150,12 +158,28 @@ class Decoder:
             levels = closed_nodes(tables.trie, masks, [request.excluded for request in requests])
             placed = [_by_token(tables, closed, level, shape) for level, closed in enumerate(levels)]
             excluded = _excluded(requests, tables.dense_rows) if tables.traits.dense else None
-            return self._exclusion_feeds(placed, excluded, rows)
+            feeds = self._exclusion_feeds(placed, excluded, rows)
+            return feeds if tables.cells is None else feeds | self._cell_exclusions(tables.cells, requests, masks, rows)
 
         if len(requests) > 1:
             return compute()
         key = (request.filter_id, request.excluded.tobytes())
         return tables.exclusions(key, compute)
+
+    def _cell_exclusions(
+        self, cells: CellTables, requests: Sequence[ListRequest], masks: Sequence[Mask], rows: int
+    ) -> dict[str, Array]:
+        """The inputs that keep excluded items out of what cells propose."""
+        found = [cells.excluded(mask, request.excluded) for request, mask in zip(requests, masks, strict=True)]
+        size = max(1, *(len(cell) for cell, _ in found))
+        size = exclusion_bucket(size) if self._placement.pad else size
+        cell, place = np.zeros((2, rows, size), np.int64)
+        value = np.zeros((rows, size), np.float32)
+        for row, one in enumerate(found):
+            n = len(one[0])
+            cell[row, :n], place[row, :n] = one
+            value[row, :n] = NEVER
+        return {names.EXCLUDED_CELL: cell, names.EXCLUDED_PLACE: place, names.EXCLUDED_VALUE: value}
 
     def _exclusion_feeds(
         self, levels: Sequence[ClosedNodes], excluded: Sequence[Array] | None, rows: int
@@ -214,9 +238,10 @@ def _weight_feeds(tables: Tables, requests: Sequence[ListRequest], rows: int) ->
     for row, request in enumerate(requests):
         if request.weights is not None:
             weights[row] = request.weights
+    of_cells = {} if tables.cells is None else {names.CELL_GROUP: _padded(group, rows)}
     if not tables.traits.dense:
         group = group[:, None] * tables.item_rows
-    return {names.WEIGHTS: _padded(weights, rows), names.GROUP: _padded(group, rows)}
+    return {names.WEIGHTS: _padded(weights, rows), names.GROUP: _padded(group, rows), **of_cells}
 
 
 def _waiting_scores(

@@ -14,10 +14,13 @@ import onnxruntime as ort
 from service.artifact import graph_names as names
 from service.artifact.array_types import Array
 from service.artifact.artifact import Artifact
+from service.artifact.cells import CELLS_FILE
 from service.artifact.graph_interface import levels_of_few_nodes, levels_with_row_tokens, token_dtype
 from service.artifact.graph_names import NEVER, level_input
 from service.artifact.trie import Trie
+from service.common.errors import ArtifactError
 from service.engine.decode.bounded_cache import BoundedCache
+from service.engine.decode.cell_tables import CellArena, CellTables
 from service.engine.decode.delta_table import DeltaTable
 from service.engine.decode.filters import FilterTable
 from service.engine.decode.item_noise import ItemNoise
@@ -29,6 +32,8 @@ from service.engine.decode.signal_inputs import ListableSignals
 from service.engine.decoding import SearchSizes
 from service.engine.onnx_session import Values
 from service.engine.placement import Placement
+
+Arena = MaskArena | CellArena
 
 # What graphs of before read: the type of `ROW_OK` there was bool, and the number of children was an input.
 _PACKED_ROWS = "tensor(int8)"
@@ -50,6 +55,7 @@ class DecoderTraits:
         dense: Whether the graphs score the whole catalogue.
         packed: Whether the graphs look up the masks of a node's children by the node, in bits or by token; graphs of
             before look up a byte for each child.
+        cells: Whether they score the best cells of it.
     """
 
     code_sizes: tuple[int, ...]
@@ -57,6 +63,12 @@ class DecoderTraits:
     item_dtype: np.dtype[np.floating[Any]]
     dense: bool
     packed: bool
+    cells: bool = False
+
+    @property
+    def proposes(self) -> bool:
+        """Whether items without signals join the beam's."""
+        return self.dense or self.cells
 
     @classmethod
     def of(cls, code_sizes: Sequence[int], decoder: Mapping[str, str]) -> DecoderTraits:
@@ -75,6 +87,7 @@ class DecoderTraits:
             dense=names.ITEM_OK in decoder,
             packed=all(level_input(names.NODE_OK, level) not in decoder for level in levels[1:])
             and all(decoder.get(level_input(names.ROW_OK, level), _PACKED_ROWS) == _PACKED_ROWS for level in levels),
+            cells=names.CELL_VECTOR in decoder,
         )
 
 
@@ -87,6 +100,7 @@ class Tables:
         delta: The items that no trie holds yet, if there are any.
         ranking: Weights of the network's scores, and signals of items.
         noise: The hashes of items, from which the noise of sampled lists follows.
+        cells: The cells of the catalogue, if the graphs score them.
         filters: The masks of the filters.
         arena: Where these masks lie on the device.
         signals: The signals that count for lists.
@@ -101,15 +115,16 @@ class Tables:
         placement: Placement,
         traits: DecoderTraits,
         filters: FilterTable,
-        arena: MaskArena,
+        arena: Arena,
         values: Values,
         ranking: Ranking,
         noise: ItemNoise,
         delta: DeltaTable | None = None,
+        cells: CellTables | None = None,
     ) -> None:
         """Use `of` for an artefact as it was exported, and `renewed` for a catalogue that has changed."""
         self.traits, self.ranking, self.noise = traits, ranking, noise
-        self.trie, self.delta = artifact.trie, delta
+        self.trie, self.delta, self.cells = artifact.trie, delta, cells
         self.filters, self.arena = filters, arena
         self.signals = ListableSignals(artifact.trie, dense=traits.dense)
         self.item_rows, self.dense_rows = len(artifact.item_table), _dense_rows(artifact, traits)
@@ -123,7 +138,8 @@ class Tables:
     @classmethod
     def of(cls, artifact: Artifact, placement: Placement, traits: DecoderTraits, filter_bytes_max: int) -> Tables:
         """Puts an artefact's catalogue on the device; masks of filters take up to `filter_bytes_max` there."""
-        rows, arena = _dense_rows(artifact, traits), _arena(artifact, placement, traits)
+        cells = _cell_tables(artifact, placement, traits)
+        rows, arena = _dense_rows(artifact, traits), _arena(artifact, placement, traits, cells)
         filters = FilterTable(artifact.trie, artifact.catalogue, rows=rows, bytes_max=filter_bytes_max, places=arena)
         ranking, noise = Ranking.of_artifact(artifact), ItemNoise.of(artifact.catalogue)
         values = {
@@ -131,9 +147,10 @@ class Tables:
             **_item_tables(artifact, placement, traits),
             **_trie_inputs(artifact.trie, placement, traits),
             **_item_inputs(artifact, placement, noise),
-            **_bias_inputs(ranking, len(artifact.item_table), placement, traits),
+            **_bias_inputs(ranking, len(artifact.item_table), placement, traits, cells),
+            **(cells.values if cells else {}),
         }
-        return cls(artifact, placement, traits, filters, arena, values, ranking, noise)
+        return cls(artifact, placement, traits, filters, arena, values, ranking, noise, cells=cells)
 
     def renewed(
         self, artifact: Artifact, delta: DeltaTable | None, stand_in: Mapping[int, int] | None = None
@@ -149,27 +166,30 @@ class Tables:
         """
         placement, traits = self._placement, self.traits
         waiting = None if delta is None else delta.items
-        rows, arena = _dense_rows(artifact, traits), _arena(artifact, placement, traits)
+        same_trie = artifact.trie is self.trie
+        cells = self.cells if same_trie else _cell_tables(artifact, placement, traits)
+        rows, arena = _dense_rows(artifact, traits), _arena(artifact, placement, traits, cells)
         filters = self.filters.renewed(artifact.trie, artifact.catalogue, waiting, rows, arena)
         ranking = self.ranking.with_stand_ins(stand_in or {})
         noise = self.noise.over(artifact.catalogue)
         values = dict(self.values)
         table_changed = artifact.item_table is not self._item_table
-        if artifact.trie is not self.trie:
+        if not same_trie:
             values |= _trie_inputs(artifact.trie, placement, traits)
+            values |= cells.values if cells else {}
         if table_changed:
             values |= _item_tables(artifact, placement, traits)
-        if table_changed or not ranking.same_stand_ins(self.ranking):
-            values |= _bias_inputs(ranking, len(artifact.item_table), placement, traits)
-        if artifact.trie is not self.trie or table_changed:
+        if table_changed or not same_trie or not ranking.same_stand_ins(self.ranking):
+            values |= _bias_inputs(ranking, len(artifact.item_table), placement, traits, cells)
+        if not same_trie or table_changed:
             values |= _item_inputs(artifact, placement, noise)
-        return Tables(artifact, placement, traits, filters, arena, values, ranking, noise, delta)
+        return Tables(artifact, placement, traits, filters, arena, values, ranking, noise, delta, cells)
 
     def set_ranking(self, ranking: Ranking) -> None:
         """Ranks with other weights and signals of items from the next run on."""
         self.ranking = ranking
         # A new mapping: bindings tell groups of values apart by identity.
-        bias = _bias_inputs(ranking, self.item_rows, self._placement, self.traits)
+        bias = _bias_inputs(ranking, self.item_rows, self._placement, self.traits, self.cells)
         self.values = {**self.values, **bias}
 
     def set_joined_candidates(self, join: bool) -> None:
@@ -187,6 +207,12 @@ class Tables:
                 if len(self._shapes) > _SHAPES_MAX:
                     self._shapes.popitem(last=False)
             return shape
+
+    def most_joined(self, signals: int) -> int:
+        """Returns how many candidates can join at most, in a run that takes in this many items with signals."""
+        if self.cells is not None:
+            return self.cells.cells.rows + 1 + signals
+        return self.dense_rows or signals
 
     def exclusions(self, key: tuple[int, bytes], compute: Callable[[], Mapping[str, Array]]) -> Mapping[str, Array]:
         """Returns the inputs that `compute` gives for a request's exclusions, from the cache if they are there.
@@ -213,10 +239,22 @@ def _nbytes(key: tuple[int, bytes], inputs: Mapping[str, Array]) -> int:
     return len(key[1]) + sum(array.nbytes for array in inputs.values())
 
 
-def _arena(artifact: Artifact, placement: Placement, traits: DecoderTraits) -> MaskArena:
+def _arena(artifact: Artifact, placement: Placement, traits: DecoderTraits, cells: CellTables | None) -> Arena:
     tables = {level: traits.code_sizes[level] for level in sorted(traits.by_rows)}
     parts = mask_parts(artifact.trie, tables, _dense_rows(artifact, traits), packed=traits.packed)
-    return MaskArena(parts, placement)
+    masks = MaskArena(parts, placement)
+    return masks if cells is None else CellArena(masks, artifact.trie, cells.cells, placement)
+
+
+def _cell_tables(artifact: Artifact, placement: Placement, traits: DecoderTraits) -> CellTables | None:
+    """The cells, if the graphs score them. Raises ArtifactError if the artefact has none."""
+    if not traits.cells:
+        return None
+    if artifact.cells is None:
+        raise ArtifactError(
+            f"{artifact.folder}: the graphs read {CELLS_FILE}, which is missing; export the model again"
+        )
+    return CellTables(artifact.cells, artifact.trie, placement)
 
 
 def _dense_rows(artifact: Artifact, traits: DecoderTraits) -> int:
@@ -277,7 +315,10 @@ def _item_inputs(artifact: Artifact, placement: Placement, noise: ItemNoise) -> 
     return {names.ITEM_PATH: placement.put(path), names.ITEM_HASH: placement.put(noise.rows(rows))}
 
 
-def _bias_inputs(ranking: Ranking, rows: int, placement: Placement, traits: DecoderTraits) -> dict[str, ort.OrtValue]:
+def _bias_inputs(
+    ranking: Ranking, rows: int, placement: Placement, traits: DecoderTraits, cells: CellTables | None
+) -> dict[str, ort.OrtValue]:
     """What signals of items add, by group and row: flat where a run looks up a few rows only."""
     bias = ranking.bias_of_rows(rows)
-    return {names.ITEM_BIAS: placement.put(bias if traits.dense else bias.reshape(-1))}
+    of_cells = cells.bias(bias) if cells else {}
+    return {names.ITEM_BIAS: placement.put(bias if traits.dense else bias.reshape(-1)), **of_cells}

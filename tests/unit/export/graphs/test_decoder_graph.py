@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from model.network.gpt4rec import GPT4Rec
+from model.reference.cells import ReferenceCells
 from model.reference.decoder import ReferenceDecoder, Scoring, normalise, nucleus, sampling_log_probs
 from service.artifact import graph_interface
 from service.artifact.array_types import IntArray
@@ -30,7 +31,7 @@ from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
 from service.engine.jobs import EncodeJob, Job, JobResult, ListRequest
 from service.signals.item_values import NO_VALUES, ItemValues
-from tests.support.artifacts import random_parts, write_artifact
+from tests.support.artifacts import random_parts, with_cells, write_artifact
 from tests.support.engine_jobs import requesting
 from tests.support.networks import random_network
 
@@ -47,12 +48,16 @@ CHECKED = settings(
 class Pair:
     """An engine and the network it was exported from. The second group of users has a bias for each item."""
 
-    def __init__(self, model: GPT4Rec, folder: Path, *, dense: bool = True) -> None:
+    def __init__(self, model: GPT4Rec, folder: Path, *, dense: bool = True, rows: int = 0) -> None:
+        """`rows`: the most items of the best cells that are read; 0: no cells."""
         self.model = model
         parts = replace(random_parts(model), dense=dense)
+        parts = with_cells(parts, rows) if rows else parts
         self.engine = Engine.open(write_artifact(folder, parts), device="cpu", threads=1)
-        hashes = id_hashes(self.engine.artifact.catalogue.columns.ids)
-        self.reference = ReferenceDecoder(model, hashes, dense=dense)
+        artifact = self.engine.artifact
+        hashes = id_hashes(artifact.catalogue.columns.ids)
+        cells = ReferenceCells(artifact.cells, artifact.trie) if artifact.cells else None
+        self.reference = ReferenceDecoder(model, hashes, dense=dense, cells=cells)
         self.n_items = n = model.config.n_items
         self.bias = np.stack([np.zeros(n), np.random.default_rng(1).normal(size=n)]).astype(np.float32)
         self.engine.set_weights(WEIGHTS, self.bias)
@@ -96,25 +101,27 @@ class Pair:
         signals = dict(zip(added.items.tolist(), added.values.tolist(), strict=True))
         return Scoring(path, dense, signals, dict(enumerate(self.bias[request.group].tolist())))
 
+    def filtered(self, job: Job) -> list[int]:
+        counts = self.engine._tables.filters.mask(job.request.filter_id).counts
+        return [int(item) for item in np.flatnonzero(counts[-1][self.engine.artifact.trie.item_leaf] > 0)]
+
     def allowed(self, job: Job) -> list[int]:
         mask = np.ones(self.n_items, bool)
-        request = job.request
-        if request.filter_id:
-            counts = self.engine._tables.filters.mask(request.filter_id).counts
-            mask = counts[-1][self.engine.artifact.trie.item_leaf] > 0
-        mask[request.excluded] = False
-        return [int(item) for item in np.flatnonzero(mask)]
+        mask[job.request.excluded] = False
+        return [item for item in self.filtered(job) if mask[item]]
 
 
-@pytest.fixture(scope="module", params=[*map(str, SHAPES), "signals alone", "large"])
+@pytest.fixture(scope="module", params=[*map(str, SHAPES), "signals alone", "cells", "large"])
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """Trees of 1 to 4 levels. "Large" looks level 1 up by token, 2 by rows of tokens, and 3 in CSR form."""
+    """1 to 4 levels, and the best cells. "Large" looks level 1 up by token, 2 by rows of tokens, and 3 in CSR form."""
     folder = tmp_path_factory.mktemp("artifact")
     if request.param == "large":
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(graph_interface, "_ROWS_MAX", 6)
             patch.setattr(graph_interface, "_NODES_MAX", 6)
             return Pair(random_network(seed=6, n_items=60, sizes=(2, 3, 20, 12)), folder)
+    if request.param == "cells":
+        return Pair(random_network(seed=3, n_items=40, sizes=SHAPES[3]), folder, dense=False, rows=7)
     levels = 3 if request.param == "signals alone" else int(request.param)
     model = random_network(seed=levels, n_items=40, sizes=SHAPES[levels])
     return Pair(model, folder, dense=request.param != "signals alone")
@@ -164,8 +171,9 @@ def assert_same_list(pair: Pair, job: Job, ranking: JobResult) -> None:
     query = pair.query(ranking, job)
     request = job.request
     want = pair.reference.decode(
-        query, request.decoding, request.k, request.run_width, allowed, request.seed, pair.scoring(job)
-    )
+        query, request.decoding, request.k, request.run_width, allowed, request.seed, pair.scoring(job),
+        filtered=pair.filtered(job),
+    )  # fmt: skip
     assert len(ranking.decoded.items) == len(want)
     for rank, (item, score, one) in enumerate(zip(ranking.decoded.items, ranking.decoded.scores, want, strict=True)):
         tied = abs(score - one.score) < 1e-4

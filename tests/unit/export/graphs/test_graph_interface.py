@@ -56,6 +56,14 @@ GRAPHS: Mapping[str, tuple[Write, Callable[[GraphShape], Interface]]] = {
         lambda m, path, dtype: write_decoder(m.config, weights_of(m), path, dtype, dense=False),
         lambda shape: graph_interface.decoder(shape, dense=False),
     ),
+    "decoder, cells": (
+        lambda m, path, dtype: write_decoder(m.config, weights_of(m), path, dtype, cells=True),
+        lambda shape: graph_interface.decoder(shape, dense=False, cells=True),
+    ),
+    "sampler, cells": (
+        lambda m, path, dtype: write_sampler(m.config, weights_of(m), path, dtype, cells=True),
+        lambda shape: graph_interface.sampler(shape, dense=False, cells=True),
+    ),
     "sampler, whole catalogue": (
         lambda m, path, dtype: write_sampler(m.config, weights_of(m), path, dtype, dense=True),
         lambda shape: graph_interface.sampler(shape, dense=True),

@@ -80,7 +80,8 @@ def graphs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     dtype, state_dtype = request.param
     folder = tmp_path_factory.mktemp("graphs")
     write_graphs(random_network(state_dtype=state_dtype), folder, dtype)
-    names = ("encoder", "decoder", "beam_decoder", "sampler", "beam_sampler", "explainer")
+    decoders = [f"{kind}{graph}" for kind in ("", "beam_", "cell_") for graph in ("decoder", "sampler")]
+    names = ("encoder", "explainer", *decoders)
     return {name: onnx.load(folder / f"{name}.onnx") for name in names}
 
 

@@ -23,7 +23,7 @@ from service.engine.engine import Engine
 from service.engine.jobs import DecodeJob, EncodeJob, ListRequest
 from service.engine.onnx_session import GraphSession
 from service.signals.item_values import ItemValues
-from tests.support.artifacts import random_parts, write_artifact
+from tests.support.artifacts import random_parts, with_cells, write_artifact
 from tests.support.histories import random_history
 from tests.support.networks import random_network
 
@@ -129,6 +129,19 @@ def test_item_vectors_have_the_type_of_the_graphs(
     serve(engine)
     runs.check(engine._graphs["encoder"], graph_interface.encoder(shape))
     runs.check(engine._graphs["decoder"], graph_interface.decoder(shape, dense=True))
+
+
+@pytest.mark.parametrize("pad", [False, True], ids=["exact", "padded"])
+def test_candidates_by_cell_are_fed_as_the_interface_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pad: bool
+) -> None:
+    parts = with_cells(random_parts(random_network()), rows=12)
+    engine = Engine.open(write_artifact(tmp_path, parts), device="cpu", threads=1, pad=pad)
+    shape = GraphShape.of(engine.artifact.network, "float32")
+    runs = Runs(monkeypatch)
+    serve(engine)
+    runs.check(engine._graphs["decoder"], graph_interface.decoder(shape, dense=False, cells=True))
+    runs.check(engine._graphs["sampler"], graph_interface.sampler(shape, dense=False, cells=True))
 
 
 @pytest.mark.parametrize("encoder", WRITERS)
