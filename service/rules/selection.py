@@ -167,7 +167,8 @@ def select(problem: Problem, k: int, gain: Gain | None = None) -> Selection:
         lenient=False,
     )
     keys, stage = problem.keys, problem.stage
-    marks = [Mark(tuple(of), mask) for of, mask in zip(sets, named, strict=True)]
+    alike: dict[Mark, Mark] = {}
+    marks = [alike.setdefault(mark, mark) for mark in (Mark(tuple(of), n) for of, n in zip(sets, named, strict=True))]
     order = np.lexsort((-keys, stage)).tolist()
     return choose(Candidates(keys.tolist(), stage.tolist(), marks, order, gain), terms, k, problem.pins)
 
@@ -287,12 +288,16 @@ class _Run:
         """The first candidate of the queue that breaks least, and the mask of what it breaks."""
         marks, full, mask_of, passed_over = self._candidates.marks, self._tally.full, self._tally.mask, self.passed_over
         self._heap = None
+        known: dict[int, int] = {}  # items that are alike to the rules share a mark
         best, least = _NONE_LEFT, 0
         for at, place in enumerate(self._candidates.queue):
-            sets = marks[place].sets
-            mask = 0 if full.isdisjoint(sets) else mask_of(sets)
-            if starved is not None:
-                mask |= starved(place)
+            mark = marks[place]
+            mask = known.get(id(mark), -1)
+            if mask < 0:
+                mask = 0 if full.isdisjoint(mark.sets) else mask_of(mark.sets)
+                if starved is not None:
+                    mask |= starved(place)
+                known[id(mark)] = mask
             if not mask:
                 return at, 0
             passed_over[place] = passed_over.get(place, 0) | mask
