@@ -71,12 +71,14 @@ class CellCandidates(SignalCandidates):
         graph, inputs = self._graph, self._inputs
         op = graph.op
         leaf, known = self._leaves(read)
-        item = op.Gather(inputs[names.LEAF_ITEM], leaf, axis=0)
         vectors = op.Gather(inputs[names.LEAF_VECTOR], leaf, axis=0)
         dense = op.Squeeze(op.MatMul(vectors, op.Unsqueeze(short, graph.ints(2))), graph.ints(2))
-        promised = op.Where(known, op.Add(dense, self._bias(item)), graph.floats(NEVER))
-        promised, place = op.TopK(self._closed(read, promised), inputs[names.KEEP_EXACT], axis=1, _outputs=2)
-        return op.GatherElements(item, place, axis=1), promised
+        # By leaf, like the vectors: what lies side by side is read at once.
+        at = op.Add(leaf, self._times(names.CELL_GROUP, names.LEAF_STRIDE))
+        promised = op.Add(dense, op.Gather(inputs[names.LEAF_BIAS], at, axis=0))
+        promised = self._closed(read, op.Where(known, promised, graph.floats(NEVER)))
+        promised, place = op.TopK(promised, inputs[names.KEEP_EXACT], axis=1, _outputs=2)
+        return op.Gather(inputs[names.LEAF_ITEM], op.GatherElements(leaf, place, axis=1), axis=0), promised
 
     def _cell_scores(self, q: ir.Value, short: ir.Value) -> ir.Value:
         """Returns [B, C] what the cells promise, NEVER for those without an allowed item.
@@ -101,7 +103,7 @@ class CellCandidates(SignalCandidates):
         graph, inputs = self._graph, self._inputs
         op = graph.op
         _, cell = op.TopK(score, inputs[names.KEEP_CELLS], axis=1, _outputs=2)
-        at = op.Add(cell, self._of_filter(names.CELL_STRIDE))
+        at = op.Add(cell, self._times(names.FILTER, names.CELL_STRIDE))
         first = graph.cast(op.Gather(inputs[names.CELL_FIRST], at, axis=0), INT)
         after = graph.cast(op.Gather(inputs[names.CELL_FIRST], op.Add(at, graph.ints(1)), axis=0), INT)
         # A row's cells depend on its own filter, whatever the other rows of the batch read.
@@ -127,10 +129,11 @@ class CellCandidates(SignalCandidates):
         place = graph.cast(op.CumSum(ends, graph.scalar(1)), INT)
         # The rows behind the last cell read any item.
         place = op.Where(known, place, graph.ints(0))
-        within = op.Sub(op.GatherElements(read.first, place, axis=1), op.GatherElements(read.begin, place, axis=1))
-        allowed = op.Add(op.Where(known, op.Add(within, slot), graph.ints(0)), self._of_filter(names.LEAF_STRIDE))
+        within = op.GatherElements(op.Sub(read.first, read.begin), place, axis=1)
+        allowed = op.Where(known, op.Add(within, slot), graph.ints(0))
+        allowed = op.Add(allowed, self._times(names.FILTER, names.LEAF_STRIDE))
         within_cell = graph.cast(op.Gather(inputs[names.CELL_PLACE], allowed, axis=0), INT)
-        cell_leaf = op.Gather(inputs[names.CELL_LEAF], op.GatherElements(read.cell, place, axis=1), axis=0)
+        cell_leaf = op.GatherElements(op.Gather(inputs[names.CELL_LEAF], read.cell, axis=0), place, axis=1)
         return op.Where(known, op.Add(cell_leaf, within_cell), graph.ints(0)), known
 
     def _closed(self, read: Read, promised: ir.Value) -> ir.Value:
@@ -156,8 +159,8 @@ class CellCandidates(SignalCandidates):
         value: ir.Value = op.ReduceMax(self._inputs[names.CELL_SLOT], graph.ints(1), keepdims=1)
         return value
 
-    def _of_filter(self, stride: str) -> ir.Value:
-        """Returns [B, 1] the place of the row's filter, times the stride."""
+    def _times(self, rows: str, stride: str) -> ir.Value:
+        """Returns [B, 1] a number of each row, times a stride."""
         op = self._graph.op
-        value: ir.Value = op.Unsqueeze(op.Mul(self._inputs[names.FILTER], self._inputs[stride]), self._graph.ints(1))
+        value: ir.Value = op.Unsqueeze(op.Mul(self._inputs[rows], self._inputs[stride]), self._graph.ints(1))
         return value

@@ -394,6 +394,7 @@ def _cells(shape: GraphShape) -> list[Tensor]:
         Tensor(names.QUERY_BASIS, "float32", (shape.d_model, "dimensions")),
         Tensor(names.CELL_VECTOR, "float32", ("cells", "dimensions")),
         Tensor(names.LEAF_VECTOR, "float32", ("items", "dimensions")),
+        Tensor(names.LEAF_BIAS, "float32", ("group_leaves",)),
         Tensor(names.CELL_SPREAD, "float32", (1, "cells")),
         Tensor(names.CELL_BIAS, "float32", ("groups", "cells")),
         Tensor(names.CELL_LEAF, "int64", ("cells",)),

@@ -138,6 +138,7 @@ JOIN = "join"  # [1] 0, or NEVER to keep these candidates out
 QUERY_BASIS = "query_basis"  # [d, r] q in few dimensions is q · QUERY_BASIS
 CELL_VECTOR = "cell_vector"  # [C, r] centroids in few dimensions
 LEAF_VECTOR = "leaf_vector"  # [N, r] items in few dimensions, by leaf
+LEAF_BIAS = "leaf_bias"  # [G · N] ITEM_BIAS by leaf
 CELL_SPREAD = "cell_spread"  # [1, C] c · mean distance of a cell's items from their centroid
 CELL_BIAS = "cell_bias"  # [G, C] what the signals of a cell's items may add
 CELL_GROUP = "cell_group"  # [B] row of CELL_BIAS

@@ -25,9 +25,10 @@ def write_byte_mask_decoder(
     dtype: GraphDtype,
     *,
     dense: bool = True,
+    cells: bool = False,
 ) -> None:
     """Writes the graph, like `write_decoder`; its outputs are those of today's."""
-    assert dense
+    assert dense and not cells
     ByteMaskDecoder(byte_mask_interface(graph_shape(config, dtype)), config, weights, dtype).write(path)
 
 

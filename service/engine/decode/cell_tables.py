@@ -121,8 +121,10 @@ class CellTables:
         self._kept: OrderedDict[tuple[int, int], Values] = OrderedDict()
 
     def bias(self, bias: FloatArray) -> Values:
-        """Returns the input that follows from what signals of items add [G, rows]."""
-        return {names.CELL_BIAS: self._placement.put(cell_bias(self.cells, bias.take(self._trie.leaf_item, axis=1)))}
+        """Returns the inputs that follow from what signals of items add [G, rows]."""
+        by_leaf = bias.take(self._trie.leaf_item, axis=1)
+        put = self._placement.put
+        return {names.LEAF_BIAS: put(by_leaf.reshape(-1)), names.CELL_BIAS: put(cell_bias(self.cells, by_leaf))}
 
     def keep(self, read: int, joined: int) -> Values:
         """Returns the inputs for a run whose rows read up to so many cells; the same object for the same numbers.
