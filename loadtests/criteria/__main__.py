@@ -12,13 +12,14 @@ import typer
 from rich.console import Console
 
 from loadtests.common import results
-from loadtests.criteria import cpu, curves, history, reflected, second, soak, start, store
+from loadtests.criteria import answers, cpu, curves, history, reflected, second, soak, start, store
 from loadtests.harness.bench import Bench
 from service.cli.outermost import run_command
 
 MEASURES: dict[str, tuple[Callable[[Bench], None], bool]] = {
     "start": (start.run, False),
     "cpu": (cpu.run, True),
+    "answers": (answers.run, True),
     "history": (history.run, False),
     "redis": (store.run, False),
     "reflected": (reflected.run, True),
@@ -32,7 +33,8 @@ def main(
     what: Annotated[str, typer.Argument(help=f"all, or one of: {', '.join(MEASURES)}.")],
     artifact: Annotated[Path, typer.Option(help="Artefact folder.")],
     data: Annotated[
-        Path | None, typer.Option(help="Data set folder with the histories; needed by cpu, reflected, wrk and soak.")
+        Path | None,
+        typer.Option(help="Data set folder with the histories; needed by cpu, answers, reflected, wrk and soak."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the figures.")] = results.RESULTS,
     quick: Annotated[
