@@ -33,7 +33,7 @@ class ListKey(NamedTuple):
         ordered: Whether it may be put into order.
         filter_id: The engine's number of the filter.
         excluded: Digest of the items that are left out; None for those that the user has seen, and no others.
-        ruling: The rules and the diversity, as text; None if there are none.
+        ruling: Digest of the rules and the diversity, which a request may make long; None if there are none.
     """
 
     generation: int
@@ -48,7 +48,7 @@ class ListKey(NamedTuple):
     ordered: bool
     filter_id: int
     excluded: bytes | None
-    ruling: str | None
+    ruling: bytes | None
 
 
 def question_of(plan: Plan) -> Question | None:
@@ -85,7 +85,7 @@ def question_of(plan: Plan) -> Question | None:
         ordered=plan.ordered,
         filter_id=filter_id,
         excluded=None if plan.limits.excluded is profile.seen else _digest(plan.limits.excluded.tobytes()),
-        ruling=None if plan.ruling is None else plan.ruling.text,
+        ruling=None if plan.ruling is None else plan.ruling.digest,
     )
     return Question(profile.subject if stored else None, record.stamp if stored else "", key)
 

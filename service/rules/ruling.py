@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 
 from service.common.shares import within_share
 from service.engine.rule_report import RuleOutcome
@@ -46,10 +47,11 @@ class Ruling:
         return "\n".join(question for one in self.rules for question in one.rule.questions)
 
     @cached_property
-    def text(self) -> str:
-        """All that it says: the same for rules that make the same list of the same candidates."""
+    def digest(self) -> bytes:
+        """A digest of all that it says: the same for rules that make the same list of the same candidates."""
         said = [f"{one.label} {one.rule.model_dump_json()}" for one in self.rules]
-        return "\n".join(said if self.diversity is None else [*said, self.diversity.model_dump_json()])
+        text = "\n".join(said if self.diversity is None else [*said, self.diversity.model_dump_json()])
+        return blake2b(text.encode(), digest_size=16).digest()
 
     @cached_property
     def terms(self) -> Terms:

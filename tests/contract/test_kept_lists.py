@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ import pytest
 from redis.asyncio import Redis
 
 from loadtests.engine.interleavings import interleaved
+from service.answers.kept_lists import Question
 from service.common.metrics import value_of
 from service.engine.engine import Engine
+from service.recommend import known_lists
+from service.recommend.list_key import question_of
+from service.recommend.request_plan import Plan
 from service.store.records import Subject
 from service.store.store import Store
 from service.store.store_settings import StoreSettings
@@ -114,6 +119,27 @@ async def test_another_question_is_another_list(shared_valkey: Valkey) -> None:
         assert [await runs(service, **{**base, **more}) for more in other] == [0] * len(other)
         titled = await service.recommend(**base, fields=["category"])
         assert all("category" in item for item in titled["items"]) and await runs(service, **base) == 0
+
+
+@asynchronous
+async def test_what_a_list_is_found_by_is_short_however_long_the_request_is(
+    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the list itself is measured, so a key of any length would take memory past every bound."""
+    asked: list[Question | None] = []
+
+    def question(plan: Plan) -> Question | None:
+        asked.append(question_of(plan))
+        return asked[-1]
+
+    monkeypatch.setattr(known_lists, "question_of", question)
+    long = [f"{n:0>128}" for n in range(64)]
+    rules = [{"name": f"r{n}", "kind": "boost", "where": {"category": long}, "times": 2.0} for n in range(16)]
+    body = {"rules": rules, "exclude": long, "filter": {"category": ["Drama", *long[1:]]}, "scene": "s" * 64}
+    async with serving(redis_url=shared_valkey.url, prefix="long:", **KEEPS) as service:
+        await service.post_events("u", "1", "2")
+        assert [await runs(service, user_id="u", **body, **BEAM) for _ in range(2)] == [1, 0]
+    assert len(pickle.dumps(asked[0])) < 1_500
 
 
 @asynchronous
