@@ -78,7 +78,11 @@ def known(
         after = np.arange(users) % 2 == 0
         value = float(gains[name][after if questions == "after a search" else ~after].mean())
         judged = row(
-            f"behaviours, known log: {name}, {questions}", value, "NDCG@10", _command("known"), **{side: limit}
+            f"behaviours, known log: {name}, {questions}",
+            value,
+            "NDCG@10",
+            f"{_command('known')} --work DIR --epochs {epochs}",
+            **{side: limit},
         )
         record(MEMORY, judged)
         console.print(f"{judged.criterion}: {judged.value} ({judged.limit}) {judged.holds}")
@@ -103,12 +107,13 @@ def log(
     }
     for name, own in gains.items():
         where = f"behaviours, {dataset.name}: {name}"
-        record(MEMORY, row(where, float(own.mean()), "NDCG@10", _command("log")))
+        command = f"{_command('log')} --data {data.name} --work DIR --epochs {epochs}"
+        record(MEMORY, row(where, float(own.mean()), "NDCG@10", command))
         if name == "mixed":
             continue
         interval = paired_bootstrap(own, gains["mixed"])
-        record(MEMORY, row(f"{where} − mixed, lower end", interval.low, "NDCG@10", _command("log"), above=0.0))
-        record(MEMORY, row(f"{where} − mixed, upper end", interval.high, "NDCG@10", _command("log")))
+        record(MEMORY, row(f"{where} − mixed, lower end", interval.low, "NDCG@10", command, above=0.0))
+        record(MEMORY, row(f"{where} − mixed, upper end", interval.high, "NDCG@10", command))
         console.print(f"{where}: {own.mean():.4f}, − mixed: {interval.low:+.4f} to {interval.high:+.4f}")
 
 

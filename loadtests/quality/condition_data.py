@@ -1,8 +1,10 @@
 """Data sets for the conditions, derived from imported ones by stated rules.
 
     python -m loadtests.quality.condition_data --data DIR --out DIR [--days 90] [--least 100] [--households 3]
+    python -m loadtests.quality.condition_data --data DIR --out DIR --rated
 
-The command saves the newest part of a log of purchases, `journey`, for other commands that take a data set.
+The command saves the newest part of a log of purchases, `journey`, or a log whose ratings are types, `typed_by_rating`,
+for other commands that take a data set.
 """
 
 from __future__ import annotations
@@ -83,9 +85,11 @@ def main(
     days: Annotated[int, typer.Option(min=1, help="Use the newest days of the log.")] = 90,
     least: Annotated[int, typer.Option(min=1, help="Leave out items bought less often.")] = 100,
     households: Annotated[int, typer.Option(min=1, help="Use every n-th user.")] = 3,
+    rated: Annotated[bool, typer.Option("--rated", help="Read ratings as event types instead.")] = False,
 ) -> None:
-    """Saves the newest part of a log of purchases, for commands that take a data set."""
-    journey(Dataset.load(data), days, least, households).save(out)
+    """Saves a derived data set, for commands that take one."""
+    dataset = Dataset.load(data)
+    (typed_by_rating(dataset) if rated else journey(dataset, days, least, households)).save(out)
 
 
 if __name__ == "__main__":

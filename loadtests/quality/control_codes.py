@@ -66,7 +66,10 @@ def run_effects(
             criterion = f"{dataset.name}, {slot}: {name}"
             typer.echo(f"{criterion}: {value:.4f}")
             if note:
-                record(MEMORY, row(criterion, value, "", f"{MODULE} effects", **LIMITS.get(name, {})))
+                command = (
+                    f"{MODULE} effects --data {data.name} --work DIR --styles {styles} --epochs {epochs} --size {size}"
+                )
+                record(MEMORY, row(criterion, value, "", command, **LIMITS.get(name, {})))
 
 
 def asked_of(trainer: Trainer, model: GPT4Rec, slot: str, seed: int) -> Asked:
