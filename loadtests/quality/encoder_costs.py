@@ -141,7 +141,7 @@ def rows_of(key: str, table: list[dict[str, Any]], command: str) -> list[results
         rows.append(results.row(f"{where}, state", line["state_bytes"], "bytes", command, **LARGEST_STATE))
         if low is None:
             continue
-        rows.append(results.row(f"{where}, NDCG@10 ahead of the window, lower end", low, "", command, **AHEAD))
+        rows.append(results.row(f"{where}, NDCG@10 ahead of the window, lower end", low, "NDCG@10", command, **AHEAD))
         rows.append(
             results.row(f"{where}, time of an event over the window's", line["event_ratio"], "×", command,
                         **LONGEST_EVENT)

@@ -29,6 +29,13 @@ from loadtests.quality.method_criteria import UNCHANGED
 from model.evaluation.bootstrap import paired_bootstrap
 from service.cli.outermost import run_command
 
+UNITS = {
+    "weights that differ": "tensors",
+    "share of places of the lists that are equal": "of places",
+    "share of NDCG@10 lost, upper end": "of NDCG@10",
+    "time of a list": "×",
+}
+
 console = Console(stderr=True)
 
 
@@ -56,7 +63,7 @@ def main(
     found["time of a list"] = in_turns(trees, work.resolve(), items, rounds, runs)
     for name, value in found.items():
         criterion = f"defaults, {data.name}-{size}-{epochs}: {name}, against the commit before the methods"
-        row = results.row(criterion, value, "×" if name.startswith("time") else "", command, **UNCHANGED[name])
+        row = results.row(criterion, value, UNITS[name], command, **UNCHANGED[name])
         results.record(results.MEMORY, row)
         console.print(f"{criterion}: {row.value} ({row.limit}) {row.holds}", highlight=False)
 
