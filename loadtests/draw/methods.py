@@ -77,12 +77,13 @@ def _ahead(line: Results) -> list[Any]:
 
 
 def _line(line: Results) -> list[Any]:
+    took = "–" if line["seconds_ratio"] is None else f"{line['seconds_ratio']:.2f} ×"
     how = " (token paths)" if line["ranked_by"] == "path" else ""
     return [
         line["method"] + how, line["against"], line["seeds"], mean_of_seeds(line["recall@10"]),
         mean_of_seeds(line["ndcg@10"]), difference(line["ahead"]["ndcg@10"]),
         *(f"{line[key]:.3f}" for name in ("coverage@10", "diversity@10") for key in (name, f"{name}, against")),
-        f"{line['seconds_ratio']:.2f} ×", f"{line['bytes_ratio']:.2f} ×", line["verdict"],
+        took, f"{line['bytes_ratio']:.2f} ×", line["verdict"],
     ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ intervals and verdicts are in `results/quality_methods.json`, a row for each met
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,31 +26,28 @@ from rich.console import Console
 from loadtests.common import results
 from loadtests.quality.means import spread, with_holm
 from loadtests.quality.method_criteria import BY_NAME, DEFAULTS, METHODS, OTHER, QUARTER, TEACHER, Method, verdict
+from loadtests.quality.path_ranker import path_ranker
 from model.cli.training_progress import fit
 from model.data.dataset import Dataset
 from model.data.split import Split
 from model.evaluation import metrics
 from model.evaluation.bootstrap import Interval, paired_bootstrap
-from model.evaluation.evaluate import DEPTH, Histories, Ranker, evaluate
+from model.evaluation.evaluate import Ranker, evaluate
 from model.evaluation.rankers import network_ranker
-from model.network.encoders.registry import receptive_field
-from model.network.gpt4rec import GPT4Rec
-from model.network.scoring import encode_histories, encoder_input
 from model.training.config import TrainConfig
 from model.training.run_folder import CHECKPOINT, Run
 from model.training.time_limit import TimeLimit
 from model.training.trainer import Trainer
 from service.artifact.array_types import IntArray
-from service.artifact.features import GAP_UNKNOWN, Vocabulary
 from service.cli.outermost import run_command
 from service.common.atomic_files import write_aside
 
 NAME = "quality_methods"
 FOUND = "found.json"  # written last of a run: figures, time and bytes
+PROCESSOR = "processor.json"  # processor seconds of an epoch
 MEASURES = {"recall@10": metrics.recall, "ndcg@10": metrics.ndcg}
 LISTS = ("coverage@10", "diversity@10")
 ASKED = 2000  # test questions at most, the same for all methods
-PATHS_AT_ONCE = 1 << 14  # token paths that are scored at once
 
 console = Console(stderr=True)
 
@@ -154,18 +152,26 @@ def _train_and_ask(trial: Trial, place: Path, name: str, seed: int) -> None:
         np.save(place / f"ranks-{how}.npy", of_system)
     p = trainer.progress
     found = {
-        "method": name, "seed": seed, "figures": figures, "seconds_an_epoch": p.seconds / max(1, p.epoch),
+        "method": name, "seed": seed, "figures": figures, "cpu_seconds_an_epoch": _processor_seconds(place),
         "kept_bytes": kept_bytes(trainer), "best_epoch": p.best_epoch + 1, "epochs": p.epoch,
     }  # fmt: skip
     write_aside(place / FOUND, json.dumps(found).encode())
 
 
 def trained(dataset: Dataset, data: Path, folder: Path, config: TrainConfig) -> Trainer:
-    """Trains, or goes on, to the last epoch of the configuration."""
+    """Trains, or goes on, to the last epoch of the configuration, and keeps what an epoch of this process took."""
     trainer = Trainer(dataset, data, folder, config, resume=(folder / CHECKPOINT).exists())
-    if trainer.progress.epoch < config.max_epochs:
+    before, began = trainer.progress.epoch, time.process_time()
+    if before < config.max_epochs:
         fit(trainer, console, TimeLimit(None, used_s=trainer.progress.seconds))
+        an_epoch = (time.process_time() - began) / max(1, trainer.progress.epoch - before)
+        write_aside(folder / PROCESSOR, json.dumps(an_epoch).encode())
     return trainer
+
+
+def _processor_seconds(folder: Path) -> float | None:
+    file = folder / PROCESSOR
+    return float(json.loads(file.read_text("utf-8"))) if file.exists() else None
 
 
 def _asked(
@@ -180,42 +186,6 @@ def _asked(
     return ranks, {
         how: {key: result.figures.get(key) for key in (*MEASURES, *LISTS)} for how, result in found.items()
     }  # fmt: skip
-
-
-@torch.no_grad()
-def path_scores(model: GPT4Rec, q: torch.Tensor) -> torch.Tensor:
-    """Returns log p(path of the item | q) [P, N] of every item for queries [P, d]."""
-    n, codes = model.config.n_items, model.codes
-    rows = []
-    for one in torch.split(q, max(1, PATHS_AT_ONCE // n)):
-        every = one[:, None].expand(-1, n, -1)
-        logits = model.path_logits(every, codes.expand(len(one), -1, -1))
-        levels = [
-            x.log_softmax(-1).gather(2, codes[None, :, level, None].expand(len(one), -1, -1))[..., 0]
-            for level, x in enumerate(logits)
-        ]
-        rows.append(torch.stack(levels).sum(0))
-    return torch.cat(rows)
-
-
-def path_ranker(model: GPT4Rec, vocabulary: Vocabulary) -> Ranker:
-    """Returns a ranker of the whole catalogue by the probability of token paths alone, a beam without an end."""
-
-    @torch.no_grad()
-    def rank(histories: Histories) -> IntArray:
-        events = [histories.events(i) for i in range(len(histories))]
-        inputs = [encoder_input(e, receptive_field(model.config), vocabulary) for e in events]
-        h = encode_histories(model, inputs, model.item_table())
-        nothing = torch.zeros(len(h), model.config.n_slots, dtype=torch.int64)
-        score = path_scores(model, model.query(h, nothing, torch.full((len(h),), GAP_UNKNOWN)))
-        for i in range(len(histories)):
-            score[i, torch.from_numpy(histories.excluded(i))] = -torch.inf
-        best = score.topk(min(DEPTH, score.shape[1]), dim=1)
-        lists = np.full((len(histories), DEPTH), -1, np.int64)
-        lists[:, : best.indices.shape[1]] = torch.where(torch.isfinite(best.values), best.indices, -1).numpy()
-        return lists
-
-    return rank
 
 
 def kept_bytes(trainer: Trainer) -> int:
@@ -280,7 +250,7 @@ def compared(runs: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
 def _line(name: str, by_name: Mapping[str, Mapping[int, Mapping[str, Any]]], folder: Path) -> dict[str, Any]:
     method = METHODS[name]
     seeds = sorted(by_name[name].keys() & by_name[method.against].keys())
-    how = "path" if method.by_path else "dense"
+    how, both = "path" if method.by_path else "dense", (name, method.against)
 
     def ranks(of: str, seed: int) -> IntArray:
         loaded: IntArray = np.load(folder / f"{slug(of)}-{seed}" / f"ranks-{how}.npy", allow_pickle=False)
@@ -291,9 +261,9 @@ def _line(name: str, by_name: Mapping[str, Mapping[int, Mapping[str, Any]]], fol
 
     ahead = {}
     for measure, value in MEASURES.items():
-        pair = (np.mean([value(ranks(of, s), 10) for s in seeds], axis=0) for of in (name, method.against))
+        pair = (np.mean([value(ranks(of, s), 10) for s in seeds], axis=0) for of in both)
         ahead[measure] = asdict(paired_bootstrap(*pair))
-    figures = {of: [by_name[of][seed]["figures"][how] for seed in seeds] for of in (name, method.against)}
+    figures = {of: [by_name[of][seed]["figures"][how] for seed in seeds] for of in both}
     return {
         "method": name,
         "against": method.against,
@@ -303,10 +273,17 @@ def _line(name: str, by_name: Mapping[str, Mapping[int, Mapping[str, Any]]], fol
         **{key: float(np.mean([one[key] or 0.0 for one in figures[name]])) for key in LISTS},
         **{f"{key}, against": float(np.mean([one[key] or 0.0 for one in figures[method.against]])) for key in LISTS},
         "of_against": float(np.mean([one["ndcg@10"] for one in figures[method.against]])),
-        "seconds_ratio": mean(name, "seconds_an_epoch") / max(mean(method.against, "seconds_an_epoch"), 1e-9),
+        "seconds_ratio": _over(*([by_name[of][seed].get("cpu_seconds_an_epoch") for seed in seeds] for of in both)),
         "bytes_ratio": mean(name, "kept_bytes") / max(mean(method.against, "kept_bytes"), 1),
         "ahead": ahead,
     }
+
+
+def _over(ours: list[float | None], theirs: list[float | None]) -> float | None:
+    """Returns the ratio of two sums of processor time; None where a run was not timed."""
+    pairs = [pair for pair in zip(ours, theirs, strict=True) if None not in pair]
+    known = len(pairs) == len(ours)
+    return sum(one or 0.0 for one, _ in pairs) / sum(one or 0.0 for _, one in pairs) if known else None
 
 
 def slug(name: str) -> str:

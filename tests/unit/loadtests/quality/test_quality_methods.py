@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from loadtests.common import results
 from loadtests.quality import methods
 from loadtests.quality.method_criteria import BY_NAME, DEFAULTS, METHODS, Method
-from loadtests.quality.methods import chosen, compared, path_scores, settings_of
+from loadtests.quality.methods import chosen, compared, settings_of
+from loadtests.quality.path_ranker import path_scores
 from model.training.method_settings import METHOD_DEFAULTS
 from model.training.trainer import Report, Tick, Trainer
 from tests.support.data_builders import tiny_dataset
@@ -65,13 +66,13 @@ def test_path_scores_are_the_sums_of_token_log_probabilities() -> None:
             assert float(got[row, item]) == pytest.approx(total, abs=1e-4)
 
 
-def _found(folder: Path, name: str, ranks: list[int], seconds: float) -> dict[str, Any]:
+def _found(folder: Path, name: str, ranks: list[int], seconds: float | None) -> dict[str, Any]:
     place = folder / f"{''.join(c if c.isalnum() else '-' for c in name)}-0"
     place.mkdir(parents=True)
     np.save(place / "ranks-dense.npy", np.array(ranks))
     hits = np.array(ranks) < 10
     figures = {"recall@10": float(hits.mean()), "ndcg@10": float(hits.mean()), "coverage@10": 0.5, "diversity@10": None}
-    run = {"method": name, "seed": 0, "figures": {"dense": figures}, "seconds_an_epoch": seconds, "kept_bytes": 10}
+    run = {"method": name, "seed": 0, "figures": {"dense": figures}, "cpu_seconds_an_epoch": seconds, "kept_bytes": 10}
     (place / "found.json").write_text(json.dumps(run), "utf-8")
     return run
 
@@ -80,7 +81,7 @@ def test_a_line_says_how_far_a_method_is_ahead_and_what_that_means(tmp_path: Pat
     runs = [
         _found(tmp_path, DEFAULTS, [99] * 40, 1.0),
         _found(tmp_path, "contrast .1", [0] * 30 + [99] * 10, 2.0),
-        _found(tmp_path, "bfloat16", [99] * 40, 0.5),
+        _found(tmp_path, "bfloat16", [99] * 40, None),
         _found(tmp_path, "negatives: batch", [0] * 40, 1.0),
     ]
     lines = {line["method"]: line for line in compared(runs, tmp_path)}
@@ -88,6 +89,7 @@ def test_a_line_says_how_far_a_method_is_ahead_and_what_that_means(tmp_path: Pat
     assert lines["contrast .1"]["verdict"] == "helps"
     assert lines["contrast .1"]["ahead"]["recall@10"]["difference"] == pytest.approx(0.75)
     assert lines["contrast .1"]["seconds_ratio"] == 2.0
+    assert lines["bfloat16"]["seconds_ratio"] is None, "it was not timed"
     assert lines["bfloat16"]["verdict"] == "no difference found"
 
 
