@@ -4,8 +4,8 @@
 
 TREE is a checkout of the commit before the methods. A process of either tree trains the defaults of its own code from
 one seed over the same epochs, and asks the test questions of the network alone. Then a process of each decodes lists of
-a synthetic artefact of its own format, all signals with a weight, in turns. Limits are in `method_criteria.UNCHANGED`,
-rows in `results/memory.json`.
+a synthetic artefact of its own format, all signals with a weight, in turns. Where the graphs of the encoder are equal
+byte for byte, so is the time of an event. Limits are in `method_criteria.UNCHANGED`, rows in `results/memory.json`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ UNITS = {
     "share of places of the lists that are equal": "of places",
     "share of NDCG@10 lost, upper end": "of NDCG@10",
     "time of a list": "×",
+    "graphs of the encoder that differ": "graphs",
 }
 
 console = Console(stderr=True)
@@ -61,6 +62,8 @@ def main(
             trained(tree, data.resolve(), folders[name], size, epochs)
     found = compared(folders["before"], folders["now"])
     found["time of a list"] = in_turns(trees, work.resolve(), items, rounds, runs)
+    graphs = [next(cost_folder(work, name).glob(f"fused-{items}-*/encoder.onnx")).read_bytes() for name in trees]
+    found["graphs of the encoder that differ"] = int(graphs[0] != graphs[1])
     for name, value in found.items():
         criterion = f"defaults, {data.name}-{size}-{epochs}: {name}, against the commit before the methods"
         row = results.row(criterion, value, UNITS[name], command, **UNCHANGED[name])
@@ -101,12 +104,17 @@ def compared(before: Path, now: Path) -> dict[str, float]:
     }
 
 
+def cost_folder(work: Path, name: str) -> Path:
+    """Returns the folder of the synthetic artefact of a tree."""
+    return work.resolve() / f"defaults-cost-{name}"
+
+
 def in_turns(trees: dict[str, Path], work: Path, items: int, rounds: int, runs: int) -> float:
     """Returns the processor time of a list now over that before, the ratio of the medians over the rounds."""
     taken: dict[str, list[float]] = {name: [] for name in trees}
     with ExitStack() as stack:
         workers = {
-            name: stack.enter_context(worker(tree, work / f"defaults-cost-{name}", items, 1, fused=True))
+            name: stack.enter_context(worker(tree, cost_folder(work, name), items, 1, fused=True))
             for name, tree in trees.items()
         }
         for number in range(rounds + 1):
