@@ -28,6 +28,7 @@ from service.api.routes import (
     ops_models,
     playground,
 )
+from service.api.runtime import Runtime
 from service.api.unanswered_bytes import UnansweredBytes
 from service.assembly.process import open_runtime
 from service.common import logs
@@ -49,6 +50,8 @@ class Application(FastAPI):
     """
 
     gate: RequestGate | None = None
+    # Of the running service, for `service.api.request.runtime`; `state.runtime` is the same.
+    parts: Runtime
 
     def build_middleware_stack(self) -> ASGIApp:
         """Builds the middleware, and finds the gate in it."""
@@ -93,7 +96,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             try:
-                app.state.runtime = await open_runtime(stack, settings, metrics, process_state, engine, store)
+                parts = await open_runtime(stack, settings, metrics, process_state, engine, store)
             except StartupError as error:
                 app.state.startup_error = error
                 log.critical("startup_failed", reason=error.reason, cause=str(error))
@@ -101,13 +104,14 @@ def create_app(
             except Exception as error:
                 log.critical("startup_broke", cause=str(error), **logs.where(error))
                 raise
+            application.parts = app.state.runtime = parts
             process_state.started = True
-            log.info("started", model_version=app.state.runtime.space.model.version)
+            log.info("started", model_version=parts.space.model.version)
             yield
             process_state.draining = True
             log.info("stopping")
 
-    app = Application(
+    app = application = Application(
         title="gpt4rec",
         version=metadata.version("gpt4rec"),
         description="Next-item recommendations that always answer, and say how.",

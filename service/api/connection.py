@@ -75,13 +75,14 @@ class Connection(HttpToolsProtocol):
         self._heading = self._in_body = self._mixed = self._ended = False
         self._receiving: asyncio.TimerHandle | None = None
         self._sending: asyncio.TimerHandle | None = None
+        self._idle_since: float | None = None
 
     # -- connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Starts the keep-alive timer, so that a connection without a request is closed too."""
         super().connection_made(transport)
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self._rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stops the timers, and tells the request that is being answered. uvicorn tells the newest one alone."""
@@ -109,9 +110,24 @@ class Connection(HttpToolsProtocol):
             self.loop.call_later(LAST_CALL_S, self.shutdown)
 
     def timeout_keep_alive_handler(self) -> None:
-        """Closes an idle connection."""
+        """Closes an idle connection. One timer looks at it now and then, instead of one after each answer."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:
+            return
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+            return
         super().timeout_keep_alive_handler()
         self._drop_later()
+
+    def _rest(self) -> None:
+        """Begins the time that the connection may be idle."""
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     # -- requests
 
@@ -122,7 +138,7 @@ class Connection(HttpToolsProtocol):
         self._whole = self._mixed = False
         self._segment = len(data)
         self._framing += len(data)
-        self._unset_keepalive_if_required()
+        self._idle_since = None
         self._parse(data)
         if self._ended or self.transport.is_closing():
             return
@@ -313,9 +329,15 @@ class Connection(HttpToolsProtocol):
         """Forgets the bytes of an answered request, and begins the next one."""
         if not self.pipeline and not self._heading:
             self._held.release()
-        super().on_response_complete()
+        self.server_state.total_requests += 1
         if self.transport.is_closing():
             self._drop_later()
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._rest()
 
     def pause_writing(self) -> None:
         """Starts the time-out of a client that does not read."""

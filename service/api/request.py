@@ -16,7 +16,7 @@ from service.common.request_context import RequestContext
 
 def runtime(request: Request) -> Runtime:
     """Returns the parts of the service."""
-    parts: Runtime = request.app.state.runtime
+    parts: Runtime = request.scope["app"].parts
     return parts
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -216,7 +217,7 @@ def quantised_gap_ms(gap_ms: IntArray) -> IntArray:
     return np.array(GAP_VALUES_MS, np.int64)[np.searchsorted(GAP_EDGES_MS, gap_ms, side="right")]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ContextVocabulary:
     """The slots of the decoder's context: user features, price band and style if items have them, scene, one category.
 
@@ -239,7 +240,7 @@ class ContextVocabulary:
     PRICE = "price_band"
     STYLE = "style"
 
-    @property
+    @cached_property
     def slots(self) -> tuple[str, ...]:
         """Names of the slots, in the order of the network's input."""
         optional = (name for name in (self.PRICE, self.STYLE) if name in self.values and name not in self.fields)

@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 from service.batching.job_queue import Entry, JobQueue, ThreadRun
 from service.batching.run_costs import Forecast, RunCosts
 from service.common import logs
+from service.common.alarms import Alarms
 from service.common.deadline import Clock, Deadline
 from service.common.errors import DeadlineExceeded, ModelAttemptFailed, ModelError, Overloaded
 from service.common.metrics import Metrics
@@ -100,7 +101,8 @@ class Batcher(Generic[J, R]):
         # Held for a few steps at a time. To take it by itself is quicker than through the condition.
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._closing = False
+        self._alarms = Alarms()
+        self._closing = self._waking = False
         self._dead = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._runs = [ThreadRun(self.costs, clock) for _ in range(threads)]
@@ -170,11 +172,12 @@ class Batcher(Generic[J, R]):
 
     async def result(self, entry: Entry[J, R]) -> R:
         """Waits for a job; `submit` says what it returns and raises."""
-        timer = asyncio.get_running_loop().call_later(entry.deadline.remaining(), self._expire, entry)
+        when = asyncio.get_running_loop().time() + entry.deadline.remaining()
+        alarm = self._alarms.at(when, self._expire, entry)
         try:
             return await entry.future
         finally:
-            timer.cancel()
+            self._alarms.forget(alarm)
             entry.abandoned = True
 
     async def close(self, timeout_s: float) -> None:
@@ -200,8 +203,19 @@ class Batcher(Generic[J, R]):
             room = max(0, self._queue_max - len(self._queue))
             for entry in entries[:room]:
                 self._queue.add(entry)
-            self._changed.notify(len(entries))
+        if not self._waking:
+            self._waking = True
+            asyncio.get_running_loop().call_soon(self._wake)
         return entries[room:]
+
+    def _wake(self) -> None:
+        """Wakes threads for the jobs of a turn of the event loop.
+
+        A thread that is woken in the midst of a turn would wait for the interpreter until the turn is over.
+        """
+        self._waking = False
+        with self._lock:
+            self._changed.notify(len(self._queue))
 
     def _expire(self, entry: Entry[J, R]) -> None:
         # If the event loop itself was late, the result may be there but not delivered yet.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +54,7 @@ class Profile:
     record: UserRecord
     base: VersionedState | None = None
     kept_signals: tuple[int, PackedValues] | None = None
+    _measured: tuple[Any, ...] = field(default=(), init=False, repr=False)
 
     @classmethod
     def of(cls, subject: Subject, model: ServedModel, record: UserRecord) -> Profile:
@@ -179,6 +181,14 @@ class Profile:
         texts = 4 * sum(len(event.query) for event in self.record.events)
         features = _FEATURE_BYTES * self.record.features.size
         return _PROFILE_BYTES + _EVENT_BYTES * len(self.record.events) + texts + seen + features
+
+    def has_grown(self) -> bool:
+        """Returns whether what it holds has changed since this was asked before."""
+        base = self.base
+        checkpoint = None if base is None else base.checkpoint
+        held = (base, checkpoint, self.kept_signals, self.__dict__.get("_seen_before"))
+        before, self._measured = self._measured, held
+        return not before or any(one is not other for one, other in zip(held, before, strict=True))
 
     @property
     def nbytes(self) -> int:

@@ -52,6 +52,8 @@ class ProfileCache:
 
     def measure(self, profile: Profile) -> None:
         """Counts the memory of a profile again, if it is cached and has grown since."""
+        if not profile.has_grown():
+            return
         entry = None if profile.subject is None else self._profiles.get(profile.subject)
         if entry is not None and entry[0] is profile and entry[1] != profile.nbytes:
             self.put(profile)

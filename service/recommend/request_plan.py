@@ -59,9 +59,9 @@ class Why:
 NOT_ASKED = Why()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Plan:
-    """A request, and the choices made for its answer.
+    """A request, and the choices made for its answer. Never changed; to freeze it would take as long as some stages.
 
     Attributes:
         request: The validated body.

@@ -185,8 +185,7 @@ class RecommendRequest(Body):
     def _has_subject(self) -> Self:
         if self.user_id is None and self.session_id is None and not self.events and self.cursor is None:
             raise ValueError("one of user_id, session_id and events is required")
-        given = _NOT_WITH_CURSOR & self.model_fields_set
-        if self.cursor is not None and given:
+        if self.cursor is not None and (given := _NOT_WITH_CURSOR & self.model_fields_set):
             raise ValueError(f"beside a cursor, {', '.join(sorted(given))} cannot be given: the list is made already")
         return self
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from service.common.errors import StoreUnavailable
@@ -223,13 +224,24 @@ class LogStreams:
                 raise reply
 
 
+# Texts that may be the same in many entries.
+_SHORT = 8
+
+
+def _packed_value(value: str | bytes) -> bytes:
+    data = value.encode() if isinstance(value, str) else value
+    return b"\xdb%b%b" % (len(data).to_bytes(4, "big"), data)
+
+
+_packed_text = lru_cache(256)(_packed_value)
+
+
 def _packed(entries: Sequence[Entry]) -> bytes:
     """Packs entries into one argument, as MessagePack: redis-py takes microseconds for each argument."""
     parts, values = [], 0
     for entry in entries:
         values += 1 + len(entry)
         parts.append(bytes((len(entry),)))  # a number up to 127
-        for value in entry:
-            data = value.encode() if isinstance(value, str) else value
-            parts += (b"\xdb", len(data).to_bytes(4, "big"), data)
+        # What each entry has, such as the names of its fields, is packed once.
+        parts += [_packed_text(v) if isinstance(v, str) and len(v) < _SHORT else _packed_value(v) for v in entry]
     return b"".join((b"\xdd", values.to_bytes(4, "big"), *parts))

@@ -17,6 +17,7 @@ import hiredis
 from redis.asyncio import Connection, ConnectionPool, RedisCluster, UnixDomainSocketConnection
 from redis.exceptions import NoScriptError
 
+from service.common.alarms import Alarms
 from service.common.errors import StoreUnavailable
 from service.store.lua_script import Script
 from service.store.redis_causes import Cause, cause_of
@@ -82,6 +83,7 @@ class RedisLink:
         self._client = client_for(url, socket_timeout_s=slowest_s, max_connections=max_commands + 4)
         self._lane = _lane(self._client, slowest_read_s or slowest_s)
         self._roles = RoleChanges(self._client, self._leave_reads)
+        self._alarms = Alarms()
         self._turn = asyncio.Semaphore(max_commands)
         self._in_flight: set[asyncio.Task[Any]] = set()
         self.denied: frozenset[str] = frozenset()
@@ -131,11 +133,11 @@ class RedisLink:
         if not self._lane.open:
             await _in_time("connect", self._lane.connect(), deadline)
         future = self._lane.ask(call.evalsha())
-        timer = asyncio.get_running_loop().call_at(deadline, _overdue, future, _GRACE_TURNS)
+        alarm = self._alarms.at(deadline, _overdue, future)
         try:
             reply = await future
         finally:
-            timer.cancel()
+            self._alarms.forget(alarm)
         if not isinstance(reply, hiredis.ReplyError):
             return reply
         if str(reply).startswith("NOSCRIPT"):
@@ -282,7 +284,7 @@ class RedisLink:
             await sentinel.aclose()
 
 
-def _overdue(reply: asyncio.Future[Any], turns: int) -> None:
+def _overdue(reply: asyncio.Future[Any], turns: int = _GRACE_TURNS) -> None:
     """Fails a reply that did not arrive in time."""
     if reply.done():
         return
