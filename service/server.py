@@ -1,4 +1,7 @@
-"""uvicorn around the application: listens once everything is warm, announces the port, drains before it stops."""
+"""uvicorn around the application: listens once everything is warm, announces the port, drains before it stops.
+
+The settings may name another server (`service.api.other_servers`).
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from typing import Any, cast
 import uvicorn
 from fastapi import FastAPI
 
+from service.api import other_servers
 from service.api.connection import Connection
 from service.api.listeners import SharedListener, allow_connections
 from service.app import create_app
@@ -178,7 +182,12 @@ def serve_one(settings: Settings, sockets: Sequence[socket.socket], announce: An
     Raises:
         StartupError: The service did not start; the message names the cause.
     """
-    serve_app(create_app(settings), settings, sockets, announce)
+    if settings.http_server == "uvicorn":
+        serve_app(create_app(settings), settings, sockets, announce)
+        return
+    other_servers.require(settings)  # before the model is loaded
+    allow_connections()
+    other_servers.serve(create_app(settings), settings, sockets[0], announce, longest_stop_s(settings))
 
 
 def serve_app(

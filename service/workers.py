@@ -26,6 +26,7 @@ from multiprocessing.context import SpawnProcess
 from types import FrameType
 from typing import Any
 
+from service.api import other_servers
 from service.api.listeners import BACKLOG, bind, reserve
 from service.app import create_app
 from service.common import logs, output
@@ -112,8 +113,11 @@ def serve_many(settings: Settings, announce: Announce) -> None:
         announce: Called with the shared port once every worker accepts requests.
 
     Raises:
+        SettingsError: The HTTP server of the settings cannot serve with several workers.
         StartupError: A port is taken, the embedded server does not start, or a worker ended before all were ready.
     """
+    if settings.http_server != "uvicorn":
+        other_servers.require(settings)
     with reserve(settings.host, settings.port, settings.workers) as shared:
         settings = settings.model_copy(update={"port": shared.getsockname()[1]})
         if settings.redis_url.get_secret_value() != "embedded":

@@ -41,6 +41,11 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 chooses a free one.")
+    http_server: Literal["uvicorn", "granian", "hypercorn"] = Field(
+        "uvicorn",
+        description="The HTTP server. The others need `pip install 'gpt4rec[servers]'`, serve with one worker, and do "
+        "not bound what slow or hostile clients hold: see docs/experiments.md.",
+    )
     workers: int = Field(
         1,
         ge=1,
