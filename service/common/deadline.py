@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 Clock = Callable[[], float]
 
@@ -20,8 +20,7 @@ SECONDS_BELOW = 1e11
 _MICROSECONDS_ABOVE = 1e14
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(NamedTuple):
     """The monotonic time by which an answer must have left.
 
     Every stage uses `remaining()`; no stage has a time-out of its own.

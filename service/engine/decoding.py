@@ -15,6 +15,8 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 # A batch runs at one width, so there are only a few of them.
 WIDTH_BUCKETS: tuple[int, ...] = (8, 16, 32, 64, 128)
 MAX_WIDTH = WIDTH_BUCKETS[-1]
+# The bucket of each number of nodes.
+_BUCKET_OF = [next(bucket for bucket in WIDTH_BUCKETS if bucket >= wanted) for wanted in range(MAX_WIDTH + 1)]
 # Numbers of candidates that lists have at the least. Lists of ten and of twenty with a beam of 5, the default, have
 # buckets of their own: where runs are narrow, these numbers are what such a list costs.
 LEAST_BUCKETS: tuple[int, ...] = (8, 16, 32, 50, 64, 100, 128)
@@ -204,7 +206,7 @@ class Decoding:
         """
         wanted = self.beam_width * k if self.strategy == "beam" else k
         wanted = min(MAX_WIDTH, wanted)
-        return next(bucket for bucket in WIDTH_BUCKETS if bucket >= wanted)
+        return _BUCKET_OF[wanted]
 
 
 # One decoding of each strategy: the canary and the parity gate run them all.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from statistics import median
 
 from service.batching.run_costs import RunningQuantile
 
@@ -38,7 +37,7 @@ class LoopLag:
         """Adds that a timer ran this many seconds late."""
         self._lags.append(max(0.0, seconds))
         self._tail.add(self._lags[-1], self._clock())
-        self.seconds = median(self._lags)
+        self.seconds = sorted(self._lags)[_LAGS // 2]
 
     def tail_s(self, remaining: float) -> float:
         """Returns the seconds to keep back for stalls that recur.

@@ -40,7 +40,7 @@ def decode_job(plan: Plan, rung: ModelRung, h: npt.NDArray[np.float32]) -> Decod
         k=plan.decoded,
         filter_id=filter_id,
         excluded=plan.limits.excluded,
-        seed=plan.seed,
+        seed=plan.seed if plan.decoding.sampled else 0,
         width=plan.width(rung) if rung == "narrow" else None,
         signals=plan.signals(),
         group=plan.group(),

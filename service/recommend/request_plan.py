@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,6 @@ class Plan:
         request: The validated body.
         context: When the request began and arrived, and its id.
         subject: Whose list it is; the profile does not say so where the history could not be read.
-        seed: Seed of the list, if it is sampled.
         model: The model that answers.
         profile: The stored history, empty if there is none or it could not be read.
         history: The history to answer from: the profile's own, or one with the events of the request merged in.
@@ -93,7 +93,6 @@ class Plan:
     request: RecommendRequest
     context: RequestContext
     subject: Subject | None
-    seed: int
     model: ServedModel
     profile: Profile
     history: History
@@ -114,6 +113,14 @@ class Plan:
     now_ms: int
     ruling: Ruling | None = None
     together: Together | None = None
+    _seed: int | None = field(default=None, init=False, repr=False)
+
+    @property
+    def seed(self) -> int:
+        """Seed of the list, if it is sampled. Most lists are not, and need none."""
+        if self._seed is None:
+            self._seed = list_seed(self.request, self.context, self.subject, self.profile.record.version, self.now_ms)
+        return self._seed
 
     @property
     def pool(self) -> int:
@@ -258,9 +265,9 @@ def make_plan(
     history = _of_user(request, profile, history)
     exclude_seen = profile.model.excludes_seen(request.exclude_seen)
     segment = _segment(request, profile, history, placement.policies, now_ms)
-    seed = list_seed(request, context, subject, profile.record.version, now_ms)
+    seed = partial(list_seed, request, context, subject, profile.record.version, now_ms)
     may_explore = _may_explore(segment, request)
-    explored = may_explore and _explores(segment, seed)
+    explored = may_explore and _explores(segment, seed())
     decoding = _decoding(request, segment, explored=explored)
     limits = Constraints(filtered.allowed, _excluded(request, profile, exclude_seen))
     named = None if request.candidates is None else named_items(request.candidates, profile.model, limits)
@@ -269,7 +276,6 @@ def make_plan(
         request=request,
         context=context,
         subject=subject,
-        seed=seed,
         model=profile.model,
         profile=profile,
         history=history,
@@ -297,18 +303,22 @@ def make_plan(
     )
 
 
-def _ruling(request: RecommendRequest, segment: Segment, policies: Policies, seed: int, now_ms: int) -> Ruling | None:
+def _ruling(
+    request: RecommendRequest, segment: Segment, policies: Policies, seed: Callable[[], int], now_ms: int
+) -> Ruling | None:
     """The rules and the diversity of the list: those of the request, of its segment and of all lists.
 
     Shares are drawn by the seed, so that lists which stay the same keep their rules.
     """
     if not request.rules and request.diversity is None:
-        return policies.ruling(segment, now_ms, str(seed)) if request.policy_rules else None
+        if not request.policy_rules or not (policies.rules or segment.rules or segment.diversity):
+            return None
+        return policies.ruling(segment, now_ms, str(seed()))
     given, diversity = [request.rules or ()], request.diversity
     if request.policy_rules:
         given += [segment.rules or (), policies.rules or ()]
         diversity = diversity or segment.diversity
-    return ruling_of(given, diversity, now_ms=now_ms, of=str(seed))
+    return ruling_of(given, diversity, now_ms=now_ms, of=str(seed()))
 
 
 def _of_user(request: RecommendRequest, profile: Profile, history: History) -> History:

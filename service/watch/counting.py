@@ -192,8 +192,9 @@ class Counting:
         at, kept = 0, []
         for (one, scores), first in zip(scored, firsts, strict=True):
             end = at + len(first)
-            # Copies: the arrays of a list are parts of those of its whole run.
-            kept.append((one.list_id, _Scored(one.items[:SCORED].copy(), bins[at:end].copy(), scores.copy())))
+            if self._remembered.takes(one.list_id):
+                # Copies: the arrays of a list are parts of those of its whole run.
+                kept.append((one.list_id, _Scored(one.items[:SCORED].copy(), bins[at:end].copy(), scores.copy())))
             at = end
         self._remembered.add_all(kept, now_s)
         return bins

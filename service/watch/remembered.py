@@ -51,19 +51,20 @@ class Remembered(Generic[T]):
             self._add(list_id, what, now_s)
 
     def _add(self, list_id: str, what: T, now_s: float) -> None:
-        if not self._taken(list_id):
+        if not self.takes(list_id):
             return
         self._lists[list_id] = (now_s, what)
         while len(self._lists) > self._most:
             self._halvings, self._changed_s = self._halvings + 1, now_s
-            self._lists = {one: kept for one, kept in self._lists.items() if self._taken(one)}
+            self._lists = {one: kept for one, kept in self._lists.items() if self.takes(one)}
 
     def get(self, list_id: str, now_s: float) -> T | None:
         """Returns what is kept of a list; None if it is not in the sample, or too old."""
         kept = self._lists.get(list_id)
         return None if kept is None or now_s - kept[0] > self._seconds else kept[1]
 
-    def _taken(self, list_id: str) -> bool:
+    def takes(self, list_id: str) -> bool:
+        """Returns whether a list comes into the sample now."""
         return zlib.crc32(list_id.encode()) % self.one_in == 0
 
     def _expire(self, now_s: float, most: int) -> None:
