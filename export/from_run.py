@@ -103,7 +103,7 @@ def export_run(
         found: list[Measured] = []
 
         def measured(engine: Engine) -> Measured:
-            dense = parts.dense_candidates
+            dense = parts.dense_candidates or parts.cells is not None
             found.append(forced_width(width) if width else measure_sizes(engine, split, dense=dense, say=say))
             return found[0]
 

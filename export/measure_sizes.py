@@ -28,7 +28,7 @@ from service.artifact.catalogue import Catalogue
 from service.artifact.catalogue_item import FACETS
 from service.artifact.filter_conditions import Filters
 from service.artifact.run_sizes import FORMAT, RunSizes, Size
-from service.engine.decoding import MAX_WIDTH, WIDTH_BUCKETS, Decoding, joined_width, least_candidates
+from service.engine.decoding import MAX_WIDTH, WIDTH_BUCKETS, Decoding, joined_width
 from service.engine.engine import Engine
 from service.engine.jobs import DecodeJob
 from service.engine.run_groups import result_of
@@ -42,8 +42,10 @@ DENSITIES, WITHIN = (0.3, 0.1, 0.01), 3.0
 # Scores closer than this are equal: such items may trade places.
 _TIED = 1e-5
 
-# Strategy and length of the lists that are compared: one for each planned size but the smallest two.
-_BEAM, _GREEDY, _DRAWN = Decoding("beam", beam_width=5), Decoding("greedy"), Decoding("temperature", temperature=0.7)
+# Strategy and length of the lists that are compared: one for each planned size but the smallest two. A policy that
+# demands more candidates gets more to join these.
+_BEAM, _GREEDY = Decoding("beam", beam_width=5, demanded=False), Decoding("greedy")
+_DRAWN = Decoding("temperature", temperature=0.7)
 LISTS: tuple[tuple[Decoding, int], ...] = (
     (_BEAM, 5), (_BEAM, 10), (_BEAM, 20), (_GREEDY, 10), (_GREEDY, 20), (_GREEDY, 50), (_GREEDY, 100), (_DRAWN, 10),
 )  # fmt: skip
@@ -132,7 +134,8 @@ def measure_sizes(engine: Engine, split: Split, *, dense: bool, say: Say = lambd
         engine: The written graphs with the weights that will be served; its own sizes are set for the measurement, and
             at the end to what was found.
         split: The split of the run.
-        dense: Whether the graphs score the whole catalogue; if not, no run can be narrower.
+        dense: Whether the graphs score the whole catalogue, or the cells of it that matter; if not, no run can be
+            narrower.
         say: Receives what is being done.
 
     Raises:
@@ -252,8 +255,8 @@ def _find(asked: _Questions, decoding: Decoding, k: int, filters: Sequence[Filte
     planned_equal = 1.0 if goal == planned else equal(planned)
     tried: list[Tried] = []
     size = planned
-    least = least_candidates(decoding, k, planned.width)
-    for cheaper in _cheaper(planned, least, asked.engine.artifact.trie.branching[-1]):
+    longest = planned.width if decoding.sampled else planned.joined
+    for cheaper in _cheaper(planned, math.ceil(longest / asked.engine.artifact.trie.branching[-1])):
         tried.append(Tried(*cheaper, round(equal(cheaper), 5)))
         if tried[-1].equal >= EQUAL:
             size = cheaper
@@ -266,18 +269,17 @@ def _planned(decoding: Decoding, k: int) -> Size:
     return Size(width, joined_width(k, width, sampled=decoding.sampled))
 
 
-def _cheaper(planned: Size, least: int, children: int) -> list[Size]:
+def _cheaper(planned: Size, narrowest: int) -> list[Size]:
     """Returns sizes of fewer nodes and candidates in all, the fewest first: each of them costs about as much.
 
     Args:
         planned: The size that they may take the place of.
-        least: The least number of candidates.
-        children: The most children that a node of the last level but one has.
+        narrowest: The fewest nodes that may be kept: those whose children can hold the longest list.
     """
     sizes = [
-        Size(width, max(planned.joined, least - width) + more)
+        Size(width, planned.joined + more)
         for width in _WIDTHS
-        for more in (0, planned.width // 4)
-        if width < planned.width and width * children >= max(planned.joined, least)
+        for more in (0, planned.width // 4, planned.width // 2)
+        if narrowest <= width < planned.width
     ]
     return sorted((size for size in sizes if sum(size) < sum(planned)), key=lambda size: (sum(size), size.width))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from service.artifact.run_sizes import RunSizes, Size
 
@@ -67,7 +67,7 @@ def joined_width(k: int, width: int, *, sampled: bool = False, pool: int = 0) ->
 def least_candidates(decoding: Decoding, k: int, width: int, pool: int = 0) -> int:
     """Returns how many candidates a list has at the least, whatever an export measured; 0 for a sampled list.
 
-    `beam_width` asks for so many for each item of the list, and rules for as many as they choose from.
+    A demanded `beam_width` asks for so many for each item of the list, and rules for as many as they choose from.
 
     Args:
         decoding: How the list is decoded.
@@ -77,7 +77,7 @@ def least_candidates(decoding: Decoding, k: int, width: int, pool: int = 0) -> i
     """
     if decoding.sampled:
         return 0
-    of_each = decoding.beam_width if decoding.strategy == "beam" else 1
+    of_each = decoding.beam_width if decoding.strategy == "beam" and decoding.demanded else 1
     wanted = min(width, max(of_each * k, pool))
     return min(width, next((bucket for bucket in LEAST_BUCKETS if bucket >= wanted), width))
 
@@ -170,15 +170,18 @@ class Decoding:
 
     Attributes:
         strategy: `greedy` is `beam` with a beam width of 1.
-        beam_width: Candidates for each item of the list, at the least; only for `beam`.
+        beam_width: Candidates for each item of the list; only for `beam`.
         top_p: Probability mass of the nucleus, 0 … 1; only for `top_p`.
         temperature: Divides the scores before sampling; only for the sampled strategies.
+        demanded: Whether there must be as many candidates as `beam_width` says. If not, a list has as few as make the
+            same list by what the export measured, and so many where it measured nothing.
     """
 
     strategy: Strategy
     beam_width: int = 5
     top_p: float = 0.9
     temperature: float = 1.0
+    demanded: bool = True
 
     @property
     def sampled(self) -> bool:
@@ -207,6 +210,11 @@ class Decoding:
         wanted = self.beam_width * k if self.strategy == "beam" else k
         wanted = min(MAX_WIDTH, wanted)
         return _BUCKET_OF[wanted]
+
+
+def beam_of(width: int | None) -> dict[str, Any]:
+    """Returns the arguments of a `Decoding` whose beam has the width that a caller names, or none in particular."""
+    return {"demanded": False} if width is None else {"beam_width": width}
 
 
 # One decoding of each strategy: the canary and the parity gate run them all.

@@ -277,8 +277,8 @@ class Engine:
         plans: dict[object, tuple[int, Strategy, int, int]] = {}
         # A long list may run in another shape than a short one, and one with more candidates in another again,
         # among them one that rules choose from.
-        for strategy, k, pool in itertools.product(_STRATEGIES, (1, width), LEAST_BUCKETS):
-            if pool <= width < 2 * pool or pool == MAX_WIDTH:
+        for strategy, k, pool in itertools.product(_STRATEGIES, (1, width), (0, *LEAST_BUCKETS)):
+            if pool == 0 or pool <= width < 2 * pool or pool == MAX_WIDTH:
                 key = decode_key(width, Decoding(strategy), k, pool)
                 plans.setdefault((strategy, self._decoder.sizes(key)), (width, strategy, k, pool))
         return [*plans.values()]

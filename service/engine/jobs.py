@@ -39,7 +39,9 @@ def encode_key(events: int) -> int:
 def decode_key(width: int, decoding: Decoding, k: int, pool: int = 0) -> DecodeKey:
     """Returns the key of the run that decodes such a list. Sampled lists have a graph of their own."""
     joined = joined_width(k, width, sampled=decoding.sampled, pool=pool)
-    return width, decoding.sampled, joined, least_candidates(decoding, k, width, pool)
+    least = least_candidates(decoding, k, width, pool)
+    # Fewer than join anyway ask for nothing; so lists of different lengths share a key.
+    return width, decoding.sampled, joined, least if decoding.sampled else max(least, min(joined, width))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

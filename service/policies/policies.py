@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from service.common.errors import PolicyError
 from service.common.request_errors import UnknownSegment
-from service.engine.decoding import Decoding, Strategy
+from service.engine.decoding import Decoding, Strategy, beam_of
 from service.policies.segments import FACTS, Facts
 from service.rules.ruling import Ruling, is_constant, ruling_of
 from service.rules.spec import RULES_MAX, Diversity, ListRule, unique_names
@@ -30,8 +30,12 @@ class DecodingSpec(_Part):
     """How lists of a segment are decoded."""
 
     strategy: Strategy = Field(description="beam, top_p, temperature or greedy.")
-    beam_width: int = Field(
-        5, ge=1, le=128, description="Candidates for each recommended item, at the least (beam); at most 128 in all."
+    beam_width: int | None = Field(
+        None,
+        ge=1,
+        le=128,
+        description="Candidates for each recommended item, at the least (beam); at most 128 in all. Without it there "
+        "are as many as the export found to make the same lists, or 5 for each item.",
     )
     top_p: float = Field(0.9, gt=0, le=1, description="Probability mass of the nucleus (top_p).")
     temperature: float = Field(
@@ -43,7 +47,7 @@ class DecodingSpec(_Part):
 
     def build(self) -> Decoding:
         """Returns the same as the engine takes it."""
-        return Decoding(self.strategy, self.beam_width, self.top_p, self.temperature)
+        return Decoding(self.strategy, top_p=self.top_p, temperature=self.temperature, **beam_of(self.beam_width))
 
 
 _Count = Annotated[int, Field(ge=0)]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.common.request_errors import BadRequest, InvalidRequest
-from service.engine.decoding import Decoding, Strategy
+from service.engine.decoding import Decoding, Strategy, beam_of
 from service.experiments.document import ExperimentSpec, HoldOut
 from service.policies.policies import ListRules, Policies
 from service.rules.spec import Diversity
@@ -46,8 +46,12 @@ class DecodingOverride(Body):
     """Replaces the decoding of the segment, for one answer."""
 
     strategy: Strategy = Field(description="beam, top_p, temperature or greedy.")
-    beam_width: int = Field(
-        5, ge=1, le=128, description="Candidates for each recommended item, at the least (beam); at most 128 in all."
+    beam_width: int | None = Field(
+        None,
+        ge=1,
+        le=128,
+        description="Candidates for each recommended item, at the least (beam); at most 128 in all. Without it there "
+        "are as many as the export found to make the same lists, or 5 for each item.",
     )
     top_p: float = Field(0.9, gt=0, le=1, description="Probability mass of the nucleus (top_p).")
     temperature: float | None = Field(
@@ -61,7 +65,9 @@ class DecodingOverride(Body):
     def build(self) -> Decoding:
         """Returns the decoding that these values describe."""
         default = 1.2 if self.strategy == "temperature" else 1.0
-        return Decoding(self.strategy, self.beam_width, self.top_p, self.temperature or default)
+        return Decoding(
+            self.strategy, top_p=self.top_p, temperature=self.temperature or default, **beam_of(self.beam_width)
+        )
 
 
 def _any_of(*alternatives: dict[str, Any]) -> ConfigDict:

@@ -30,12 +30,15 @@ from service.engine.decoding import WIDTH_BUCKETS, Decoding, SearchSizes, joined
 from service.engine.engine import Engine
 from service.engine.jobs import DecodeJob, ListRequest, decode_key
 from service.engine.run_groups import result_of
+from service.policies.policies import DecodingSpec
+from service.schemas.requests import DecodingOverride
 from tests.support.artifacts import random_parts, write_artifact
 from tests.support.data_builders import tiny_dataset
 from tests.support.networks import random_network
 
 ITEMS = 300
 BEAM, GREEDY = Decoding("beam"), Decoding("greedy")
+ANY_BEAM = Decoding("beam", demanded=False)
 PATH_COUNTS = 0.3
 NARROW = RunSizes({Size(64, 16): Size(4, 24), Size(16, 16): Size(2, 16), Size(128, 128): Size(4, 128)})
 
@@ -73,7 +76,7 @@ def test_the_lists_of_what_is_found_equal_those_of_the_widest_run(
     tmp_path: Path, split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counted in plain loops, for lists of ten by beam under every filter that the export asks about."""
-    monkeypatch.setattr("export.measure_sizes.LISTS", ((BEAM, 10), (GREEDY, 10)))
+    monkeypatch.setattr("export.measure_sizes.LISTS", ((ANY_BEAM, 10), (GREEDY, 10)))
     engine = Engine.open(artifact(tmp_path, path=PATH_COUNTS), device="cpu", threads=1)
     found = measure_sizes(engine, split, dense=True)
     (about,) = [one for one in found.about["lists"] if one["strategy"] == "beam" and one["k"] == 10]
@@ -83,7 +86,7 @@ def test_the_lists_of_what_is_found_equal_those_of_the_widest_run(
     assert about["tried"][-1]["equal"] >= EQUAL
     assert any(one["equal"] < 1 for one in about["tried"]) or about["planned_equal"] < 1  # the path counts
     histories = Histories(split.valid.users, split.valid.history_end, split.sequences)
-    jobs, events = EngineJobs(engine, BEAM), engine.artifact.vocabulary
+    jobs, events = EngineJobs(engine, ANY_BEAM), engine.artifact.vocabulary
     asked_of = [jobs.of(histories.events(i, events), histories.excluded(i), 10) for i in range(len(histories))]
     for said, _ in filters_of(engine.artifact.catalogue):
         lists = {}
@@ -127,7 +130,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 
 @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    decoding=st.sampled_from([BEAM, Decoding("beam", beam_width=4), GREEDY, Decoding("temperature")]),
+    decoding=st.sampled_from([BEAM, ANY_BEAM, Decoding("beam", beam_width=4), GREEDY, Decoding("temperature")]),
     k=st.sampled_from([7, 10, 16, 40, 128]),
     number=st.integers(0, 2**32),
     said=st.sampled_from([{}, {"category": ["a"]}, {"brand": ["y"], "category": ["b"]}]),
@@ -188,6 +191,16 @@ def decode_shape(decoding: Decoding, k: int, pool: int = 0) -> tuple[int, int, d
     return width, joined, {"sampled": sampled, "dense": True, "least": least, "children": 16}
 
 
+def test_a_policy_that_demands_no_number_of_candidates_has_those_that_were_measured() -> None:
+    said = DecodingSpec(strategy="beam")
+    assert said.build() == DecodingOverride(strategy="beam").build() == ANY_BEAM
+    width, joined, more = decode_shape(ANY_BEAM, 10)
+    assert search_sizes(width, joined, **more, measured=NARROW) == SearchSizes(4, 16, 24)
+    assert search_sizes(width, joined, **more) == SearchSizes(64, 64, 16)
+    for demanding in (DecodingSpec(strategy="beam", beam_width=5), DecodingOverride(strategy="beam", beam_width=5)):
+        assert demanding.build() == BEAM
+
+
 def test_rules_have_as_many_candidates_to_choose_from_as_before() -> None:
     width, joined, more = decode_shape(BEAM, 10, 64)
     sizes = search_sizes(width, joined, **more, measured=NARROW)
@@ -205,7 +218,7 @@ def test_a_run_without_a_measurement_or_whose_candidates_may_not_hold_the_list_i
 def test_every_run_of_the_service_is_warmed_up(narrow: Engine) -> None:
     narrow.warm_up()
     warm = set(narrow._decoder.tables._shapes)
-    for decoding in (BEAM, GREEDY, Decoding("beam", beam_width=2), Decoding("temperature")):
+    for decoding in (BEAM, ANY_BEAM, GREEDY, Decoding("beam", beam_width=2), Decoding("temperature")):
         for k in (1, 5, 10, 12, 20, 50, 100):
             for pool in (0, decoding.width(k)):
                 narrow.decode([asked(narrow, decoding, k, 0, pool=pool)])
