@@ -26,7 +26,9 @@ def export_command(
             "(transitions, walk, content, texts, trend), or fused: all but texts, weighted on validation."
         ),
     ] = None,
-    dtype: Annotated[str, typer.Option(help="float32, float16 (for GPUs) or int8 (small weights).")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="float32, float16 (for GPUs) or int8 (small weights, integer kernels; CPUs only).")
+    ] = "float32",
     data: Annotated[Path | None, typer.Option(help="Data set, if it has moved since training.")] = None,
     latest: Annotated[
         bool, typer.Option("--latest", help="Let a service that is started on --out serve this artefact from now on.")

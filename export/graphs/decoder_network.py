@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
+from export.graphs import integer_layers
 from export.graphs.request_context import ContextGraph
 from model.network.encoders.registry import encoder_class
 from service.artifact import graph_names as names
@@ -52,13 +56,26 @@ class DecoderNetwork(ContextGraph):
 
     def token_log_probs(self, level: int, state: ir.Value) -> ir.Value:
         """Returns [rows, V_l] float32 log-probabilities of the tokens of a level."""
-        logits = self.gemm(self.norm(state, f"level_norm.{level}"), f"level_out.{level}")
+        logits = self._after_norm(state, f"level_norm.{level}", f"level_out.{level}")
         value: ir.Value = self.op.LogSoftmax(self.to_float(logits), axis=-1)
         return value
 
     def advance(self, level: int, state: ir.Value) -> ir.Value:
         """Returns the decoder state before a level: s + down(silu(up(norm(s)))). Level 0 starts from q."""
         name = f"advance.{level}"
-        hidden = self.silu(self.gemm(self.norm(state, f"{name}.norm"), f"{name}.up"))
-        value: ir.Value = self.op.Add(state, self.gemm(hidden, f"{name}.down"))
+        hidden = self.silu(self._after_norm(state, f"{name}.norm", f"{name}.up"))
+        if self.dtype == "int8":
+            norm, up, down = (self._affine(f"{name}.{part}") for part in ("norm", "up", "down"))
+            added = integer_layers.after_silu(self, hidden, norm, up, down, f"{name}.down")
+        else:
+            added = self.gemm(hidden, f"{name}.down")
+        value: ir.Value = self.op.Add(state, added)
         return value
+
+    def _after_norm(self, x: ir.Value, norm: str, layer: str) -> ir.Value:
+        if self.dtype == "int8":
+            return integer_layers.after_norm(self, x, self._affine(norm), self._affine(layer), layer)
+        return self.gemm(self.norm(x, norm), layer)
+
+    def _affine(self, layer: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        return self._weights[f"{layer}.weight"], self._weights[f"{layer}.bias"]

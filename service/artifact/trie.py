@@ -165,8 +165,10 @@ class Trie:
 
         The first child has the lowest bit of the first byte. There are zeros where there is no child.
         """
-        layout = self._bit_layout(level)
         rows = np.zeros((len(self.first_child[level]) - 1, self.row_bytes(level)), np.uint8)
+        if not values.any():
+            return rows
+        layout = self._bit_layout(level)
         rows.reshape(-1)[layout.byte] = np.add.reduceat(values * layout.bit, layout.start, dtype=np.uint8)
         return rows
 

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from export.graphs.graph_writer import GraphDtype
 from model.network.gpt4rec import GPT4Rec
 from model.reference.cells import ReferenceCells
 from model.reference.decoder import ReferenceDecoder, Scoring, normalise, nucleus, sampling_log_probs
@@ -497,15 +498,19 @@ def test_a_network_that_is_not_finite_is_an_error_and_no_short_list(three: Pair)
     assert isinstance(third, JobResult)
 
 
-def test_float16_graphs_agree_within_their_tolerance(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("dtype", "least"), [("float16", 0.99), ("int8", 0.97)])
+def test_graphs_that_round_agree_within_their_tolerance(tmp_path: Path, dtype: GraphDtype, least: float) -> None:
     model = random_network(seed=3)
-    half = Engine.open(write_artifact(tmp_path, random_parts(model), dtype="float16"), device="cpu", threads=1)
+    rounding = Engine.open(write_artifact(tmp_path, random_parts(model), dtype=dtype), device="cpu", threads=1)
     pair = Pair(model, tmp_path / "single")
     shared = 0
-    for seed in range(40):
-        job = pair.job(Decoding("beam"), seed=seed, signals=random_signals(seed if seed % 2 else None, 40))
-        rough, exact = half.run([job])[0], pair.run(job)[0]
+    jobs = [
+        pair.job(Decoding("beam"), seed=seed, signals=random_signals(seed if seed % 2 else None, 40))
+        for seed in range(20)
+    ]
+    for job in jobs:
+        rough, exact = rounding.run([job])[0], pair.run(job)[0]
         assert isinstance(rough, JobResult)
         shared += len(set(rough.decoded.items.tolist()) & set(exact.decoded.items.tolist()))
         assert rough.decoded.scores.dtype == np.float32
-    assert shared >= 0.99 * 400
+    assert shared >= least * 200
