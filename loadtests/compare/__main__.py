@@ -25,13 +25,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from loadtests.common import results
+from loadtests.common import limit_criteria, results
 from loadtests.compare.measure import QUICK, Effort, measure, try_settings
 from loadtests.compare.rows import LIMIT_MS, Measured, criteria, round_json, system_row
 from loadtests.compare.users import Users, users_of
 from loadtests.peers import environments
 from loadtests.peers.environments import PeerError
-from loadtests.peers.systems import Place, Settings, System, systems
+from loadtests.peers.sizes import sizes_of
+from loadtests.peers.systems import K, Place, Settings, System, systems
 from service.artifact.artifact import Artifact
 from service.cli.outermost import run_command
 from service.common.errors import ServiceError
@@ -131,6 +132,11 @@ def payload(comparison: Comparison, rounds: Sequence[Mapping[str, Measured]]) ->
     }
 
 
+def run_width(artifact: Path) -> int:
+    """Returns how many nodes a level the runs of the compared lists keep."""
+    return sizes_of(Artifact.open(artifact), K).width
+
+
 def _progress() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console)
@@ -203,15 +209,16 @@ def _work(comparison: Comparison, *, rounds: int, tuning: bool, write: bool, com
             kept = (results.load(TUNING) or {}).get("tried", {})
             results.save(TUNING, {"tried": {**kept, **tried}}, command=f"{command} --tune")
         return
-    found = compare(comparison, rounds)
+    found, width = compare(comparison, rounds), run_width(comparison.place.artifact)
     content = payload(comparison, found)
     _show(content["systems"])
-    for row in criteria(found, command):
+    for row in criteria(found, command, width):
         console.print(f"{row.criterion}: {row.value:.2f} {row.limit or ''} {row.holds if row.limit else ''}")
         if write:
             results.record(results.ENGINE, row)
     if write:
-        results.save(NAME, content, command=command)
+        name = f"{NAME}_wide" if width == limit_criteria.WIDE else NAME
+        results.save(name, {**content, "width": width}, command=command)
 
 
 if __name__ == "__main__":

@@ -119,17 +119,24 @@ _CRITERIA: tuple[tuple[str, tuple[str, ...], str | None, float | None], ...] = (
 )
 
 
-def criteria(rounds: Sequence[Round], command: str) -> list[Row]:
-    """Returns the rows of criterion 2, and of the limits beside peers; for `generate` its faster variant counts."""
-    rows = []
+def criteria(rounds: Sequence[Round], command: str, width: int) -> list[Row]:
+    """Returns the rows of criterion 2 and of the limits beside peers.
+
+    Args:
+        rounds: What was measured; for `generate` its faster variant counts.
+        command: The command as the documents show it.
+        width: Nodes that a run keeps at every level. At the width of before, only the second reading is recorded.
+    """
+    found = [(name, ratio(rounds, systems, variant)) for name, systems, variant in _LIMITS]
+    measured = [(name, value) for name, value in found if value is not None]
+    if width == limit_criteria.WIDE:
+        wide = limit_criteria.PEERS_WIDE
+        return [limit_criteria.row(wide[name], value, command) for name, value in measured if name in wide]
+    rows = [limit_criteria.row(name, value, command) for name, value in measured]
     for name, systems, variant, least in _CRITERIA:
         value = ratio(rounds, systems, variant)
         if value is not None:
             rows.append(row(name, value, "ratio", command, at_least=least))
-    for name, systems, variant in _LIMITS:
-        value = ratio(rounds, systems, variant)
-        if value is not None:
-            rows.append(limit_criteria.row(name, value, command))
     ours = [rate for one in rounds if (rate := best(one, (OURS,)))]
     if ours:
         rows.append(row("2 rps at p99 ≤ 50 ms", median(ours), "requests/s", command))

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from service.engine.decoding import Decoding
+from loadtests.peers.sizes import BEAM
 from service.engine.engine import Engine
 from service.engine.jobs import DecodeJob, EncodeJob, ListRequest
 from service.signals.ranker import Ranker as Signals
@@ -25,8 +25,6 @@ Body = Mapping[str, Any]
 Answer = dict[str, Any]
 
 T = TypeVar("T")
-
-BEAM = Decoding("beam", beam_width=5)
 
 
 @dataclass(frozen=True)

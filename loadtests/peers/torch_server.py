@@ -24,17 +24,17 @@ from fastapi import FastAPI
 from safetensors.torch import load_file
 
 from loadtests.peers.plain import History, pool, serve
+from loadtests.peers.sizes import sizes_of
 from model.network.config import NetworkConfig
 from model.network.gpt4rec import GPT4Rec
 from model.reference.closed_nodes import closed_nodes
 from service.artifact.artifact import Artifact
 from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE, PATH
-from service.engine.decoding import Decoding, SearchSizes, joined_width, least_candidates, search_sizes
+from service.engine.decoding import SearchSizes
 from service.signals.ranker import Ranker as Signals
 from service.signals.user_history import UserHistory
 
 ARTIFACT, RUN, CALLS, THREADS = "PEER_ARTIFACT", "PEER_RUN", "PEER_CALLS", "PEER_THREADS"
-BEAM = Decoding("beam", beam_width=5)
 
 
 class Notebook:
@@ -70,7 +70,7 @@ class Notebook:
         h = self.model(item, type_, time_ms, self.table)[0, -1]
         gap = vocabulary.context.gap(body.times_ms[-1], int(time.time() * 1000.0))
         q = self.model.query(h[None], torch.from_numpy(vocabulary.context.encode({}))[None], torch.tensor([gap]))[0]
-        sizes, added = self._sizes(body.k), self._added(events.item)
+        sizes, added = sizes_of(self.artifact, body.k), self._added(events.item)
         closed = [set(nodes.tolist()) for nodes in closed_nodes(self.trie, self.counts, np.unique(events.item))]
         beam = [(score, self.leaf_item[leaf]) for score, leaf in self._search(q, closed, sizes)]
         if self.dense:
@@ -78,14 +78,6 @@ class Notebook:
         ranked = self._rank(q, beam, added)[: body.k]
         ids = self.artifact.catalogue.item_ids
         return {"items": [{"item_id": ids[item], "score": score} for item, score in ranked]}
-
-    def _sizes(self, k: int) -> SearchSizes:
-        """Returns how many hypotheses are kept, and how many items join them: as many as in the graphs."""
-        width = BEAM.width(k)
-        return search_sizes(
-            width, joined_width(k, width), sampled=False, dense=self.dense,
-            least=least_candidates(BEAM, k, width), measured=self.artifact.run_sizes,
-        )  # fmt: skip
 
     def _added(self, items: np.ndarray[Any, np.dtype[np.int64]]) -> torch.Tensor:
         """Returns what the signals of the user and of the items add to the score of each item."""

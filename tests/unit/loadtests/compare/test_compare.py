@@ -13,6 +13,7 @@ import numpy as np
 import orjson
 import pytest
 
+from loadtests.common import limit_criteria
 from loadtests.compare.__main__ import fastest
 from loadtests.compare.rows import OPEN_LOOP, UNCONFIRMED, Measured, criteria, ratio, system_row
 from loadtests.compare.users import same_list
@@ -132,7 +133,7 @@ def test_a_round_without_one_of_the_peers_gives_no_ratio() -> None:
 
 
 def test_decode_only_rates_meet_no_limit_and_no_other_variant() -> None:
-    rows = {one.criterion: one for one in criteria([round_of(ours=600.0, lit=100.0, lit_h=300.0, bento=150.0)], "c")}
+    rows = {one.criterion: one for one in criteria([round_of(ours=600.0, lit=100.0, lit_h=300.0, bento=150.0)], "c", 8)}
     limited = rows["2 rps / best of LitServe and BentoML"]
     assert (limited.value, limited.limit, limited.holds) == (4.0, "≥ 3", True)
     stated = rows["2 rps / LitServe, decode only"]
@@ -242,3 +243,10 @@ def alive(pid: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+def test_at_the_width_of_before_only_the_second_reading_is_recorded() -> None:
+    rows = criteria([round_of(ours=600.0, lit=100.0, lit_h=300.0, bento=150.0)], "c", limit_criteria.WIDE)
+    assert [(row.criterion, row.value, row.holds) for row in rows] == [
+        (limit_criteria.PEERS_WIDE[limit_criteria.PEERS_SERVERS], 4.0, False)
+    ]
