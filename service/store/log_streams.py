@@ -224,16 +224,13 @@ class LogStreams:
                 raise reply
 
 
-# Texts that may be the same in many entries.
-_SHORT = 8
-
-
-def _packed_value(value: str | bytes) -> bytes:
-    data = value.encode() if isinstance(value, str) else value
+def _packed_text(text: str | bytes) -> bytes:
+    data = text.encode() if isinstance(text, str) else text
     return b"\xdb%b%b" % (len(data).to_bytes(4, "big"), data)
 
 
-_packed_text = lru_cache(256)(_packed_value)
+# Each entry has the same names. Values are not remembered: they say whose an entry is, also once it is erased.
+_packed_name = lru_cache(64)(_packed_text)
 
 
 def _packed(entries: Sequence[Entry]) -> bytes:
@@ -242,6 +239,5 @@ def _packed(entries: Sequence[Entry]) -> bytes:
     for entry in entries:
         values += 1 + len(entry)
         parts.append(bytes((len(entry),)))  # a number up to 127
-        # What each entry has, such as the names of its fields, is packed once.
-        parts += [_packed_text(v) if isinstance(v, str) and len(v) < _SHORT else _packed_value(v) for v in entry]
+        parts += [_packed_text(text) if n % 2 else _packed_name(text) for n, text in enumerate(entry)]
     return b"".join((b"\xdd", values.to_bytes(4, "big"), *parts))

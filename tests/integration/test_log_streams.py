@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -45,6 +46,16 @@ def entry(subject: str = "u:1", n: int = 0) -> Entry:
 async def bodies(store: Store, client: Any, stream: Any, shards: int = 8) -> list[dict[bytes, bytes]]:
     keys = [store.streams.key(Shard(stream, n)) for n in range(shards)]
     return [fields for key in keys for _, fields in await client.xrange(key)]
+
+
+@asynchronous
+async def test_nothing_of_an_entry_stays_in_memory_once_it_is_written(valkey: Valkey) -> None:
+    """An erasure deletes the entries of a subject from the streams, and does not know of copies."""
+    subject = "".join(("u:", "ann"))
+    before = sys.getrefcount(subject)
+    async with opened(valkey) as (store, _):
+        await store.streams.append([(Shard("exposures", 0), [entry(subject)])], cap=10)
+    assert sys.getrefcount(subject) == before
 
 
 # What happens to a shard: so many entries are appended, or a consumer of the sink or of another group takes so many, or
