@@ -21,15 +21,13 @@ from rich.console import Console
 
 from loadtests.common.results import MEMORY, record, row
 from loadtests.quality.behaviour_logs import known_log
-from model.cli.training_progress import fit
+from loadtests.quality.methods import trained
 from model.data.dataset import Dataset, sequences
 from model.evaluation.bootstrap import paired_bootstrap
 from model.evaluation.evaluate import evaluate
 from model.evaluation.rankers import network_ranker
 from model.training.config import TrainConfig
 from model.training.run_folder import Run
-from model.training.time_limit import TimeLimit
-from model.training.trainer import Trainer
 from service.artifact.array_types import Float64Array
 from service.artifact.features import Vocabulary
 from service.cli.outermost import run_command
@@ -124,13 +122,12 @@ def _mean_gains(
     found = []
     for seed in (int(text) for text in seeds.split(",")):
         folder = work / f"{name.replace(', ', '-')}-{seed}"
-        if not (folder / "best.safetensors").exists():
-            own = VARIANTS[name]
-            network = {"window": window, "d_model": 64, "d_ff": 128, "layers": 1, **own.get("network", {})}
-            settings = {**own, "network": network, "size": "small", "seed": seed, "max_epochs": epochs}
-            if exclude is not None:
-                settings["repeats"] = not exclude
-            fit(Trainer(dataset, work, folder, TrainConfig(**settings)), console, TimeLimit(None))
+        own = VARIANTS[name]
+        network = {"window": window, "d_model": 64, "d_ff": 128, "layers": 1, **own.get("network", {})}
+        settings = {**own, "network": network, "size": "small", "seed": seed, "max_epochs": epochs}
+        if exclude is not None:
+            settings["repeats"] = not exclude
+        trained(dataset, work, folder, TrainConfig(**settings))
         run = Run.open(folder)
         split = run.split(dataset)
         vocabulary = _vocabulary(run, dataset)
