@@ -39,6 +39,8 @@ RunDecoder = Callable[[bool, Mapping[str, Any], Sequence[Values], Hashable, int,
 # the last are padded to a multiple of it, so that the shapes stay few.
 CLOSED_BUCKETS = (16, 256, 1024)
 
+# What a run without cells reads of them. Always the same object: bindings are told apart by it.
+_NO_CELLS: Values = {}
 
 # Outputs that must be numbers; the sampler alone has the last.
 _FINITE = (names.SCORE, names.LOG_PROB, names.QUERY, names.LOG_PROPENSITY)
@@ -110,7 +112,7 @@ class Decoder:
         # Where shapes are padded, these sizes are all else that a captured graph depends on.
         sizes = tuple(values.shape for values in padded.values()) if self._placement.pad else ()
         fixed: tuple[Values, ...] = (tables.values, tables.arena.values, shape.values)
-        read: Values = {}
+        read = _NO_CELLS
         if tables.cells is not None and isinstance(tables.arena, CellArena):
             feeds[names.CELLS_READ] = cells = tables.arena.read(masks, rows)
             read = tables.cells.keep(int(cells.max()), joined)

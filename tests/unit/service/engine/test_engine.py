@@ -236,6 +236,26 @@ def test_a_bound_run_gives_what_a_plain_run_gives(engine: Engine, artifact: Path
             np.testing.assert_array_equal(out[name], array)
 
 
+def test_runs_of_one_size_share_a_binding_whatever_they_exclude(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[tuple[Any, ...]] = []
+    run = GraphSession.run
+
+    def watched(graph: GraphSession, *given: Any) -> Any:
+        runs.append(given)  # kept, so that no object takes the identity of one of an earlier run
+        return run(graph, *given)
+
+    h = decode_jobs(engine, 3, 1)[0].h
+    monkeypatch.setattr(GraphSession, "run", watched)
+    for excluded in range(4):
+        engine.decode([list_job(h, Decoding("beam"), np.arange(excluded))])
+    assert len({shape for _, _, shape, _ in runs}) == 1
+    assert all(one is other for _, fixed, *_ in runs for one, other in zip(fixed, runs[0][1], strict=True)), (
+        "values that stay are bound once"
+    )
+
+
 def test_query_and_offset_score_an_item_in_the_units_of_the_list(engine: Engine) -> None:
     """By the dense score alone, q · e + offset is the score that the list has for its own items."""
     outputs: list[dict[str, Any]] = []
