@@ -121,17 +121,16 @@ class CellCandidates(SignalCandidates):
         op, slot = graph.op, inputs[names.CELL_SLOT]
         # At each row, how many cells have ended: that is the place of its cell among those read.
         total = op.ReduceMax(read.end, graph.ints(1), keepdims=1)
-        known = op.And(op.Less(slot, total), op.Less(slot, self._last()))
-        nothing = graph.cast(op.Mul(op.Mul(slot, total), graph.ints(0)), FLOAT)
+        known = op.Less(slot, op.Min(total, self._last()))
+        nothing = op.Mul(graph.cast(total, FLOAT), inputs[names.CELL_NOTHING])
         ended = op.Min(read.end, self._last())
         one = op.Add(op.Mul(graph.cast(ended, FLOAT), graph.floats(0.0)), graph.floats(1.0))
         ends = op.ScatterElements(nothing, ended, one, axis=1, reduction="add")
         place = graph.cast(op.CumSum(ends, graph.scalar(1)), INT)
         # The rows behind the last cell read any item.
         place = op.Where(known, place, graph.ints(0))
-        within = op.GatherElements(op.Sub(read.first, read.begin), place, axis=1)
-        allowed = op.Where(known, op.Add(within, slot), graph.ints(0))
-        allowed = op.Add(allowed, self._times(names.FILTER, names.LEAF_STRIDE))
+        first = op.Add(op.Sub(read.first, read.begin), self._times(names.FILTER, names.LEAF_STRIDE))
+        allowed = op.Where(known, op.Add(op.GatherElements(first, place, axis=1), slot), graph.ints(0))
         within_cell = graph.cast(op.Gather(inputs[names.CELL_PLACE], allowed, axis=0), INT)
         cell_leaf = op.GatherElements(op.Gather(inputs[names.CELL_LEAF], read.cell, axis=0), place, axis=1)
         return op.Where(known, op.Add(cell_leaf, within_cell), graph.ints(0)), known

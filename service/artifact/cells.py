@@ -31,7 +31,7 @@ FORMAT = 1
 # Places of a cell's items fit into an int8.
 ITEMS_MAX = 128
 # c, and the dimensions in which cells and items are compared (docs/experiments.md, Candidates by cell).
-SPREAD = 0.3
+SPREAD = 0.2
 DIMENSIONS = 32
 # Items that are read for a list where nothing was measured.
 ROWS = 2048

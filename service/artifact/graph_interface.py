@@ -404,6 +404,7 @@ def _cells(shape: GraphShape) -> list[Tensor]:
         Tensor(names.CELL_FIRST, "int32", ("filter_cells",)),
         Tensor(names.CELL_PLACE, "int8", ("filter_leaves",)),
         Tensor(names.CELL_SLOT, "int64", (1, "slots")),
+        Tensor(names.CELL_NOTHING, "float32", (1, "slots")),
         Tensor(names.KEEP_CELLS, "int64", (1,)),
         Tensor(names.KEEP_EXACT, "int64", (1,)),
         Tensor(names.CELL_RANK, "int64", (1, "cells_kept")),

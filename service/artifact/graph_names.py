@@ -149,6 +149,7 @@ CELL_OPEN = "cell_open"  # [F, C] whether a filter allows an item of the cell
 CELL_FIRST = "cell_first"  # [F · (C + 1)] number of allowed items in the cells before
 CELL_PLACE = "cell_place"  # [F · N] places in their cells of the allowed items, one after the other
 CELL_SLOT = "cell_slot"  # [1, R + 1] = 0 … R; the last is for what is not read
+CELL_NOTHING = "cell_nothing"  # [1, R + 1] zeros
 KEEP_CELLS = "keep_cells"  # [1] P, the most cells that a row of the batch reads
 KEEP_EXACT = "keep_exact"  # [1] of the items read, those that are compared in all dimensions
 CELL_RANK = "cell_rank"  # [1, P] = 0 … P − 1

@@ -116,6 +116,7 @@ class CellTables:
             names.CELL_STRIDE: placement.put(np.array([len(first_leaf)], np.int64)),
             names.LEAF_STRIDE: placement.put(np.array([trie.n_items], np.int64)),
             names.CELL_SLOT: placement.put(np.arange(cells.rows + 1, dtype=np.int64)[None]),
+            names.CELL_NOTHING: placement.put(np.zeros((1, cells.rows + 1), np.float32)),
         }
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[int, int], Values] = OrderedDict()
