@@ -42,6 +42,13 @@ def export_command(
             "validation; 128: as many as policies ask for.",
         ),
     ] = None,
+    candidates: Annotated[
+        str,
+        typer.Option(
+            help="What joins the beam's candidates: all (the whole catalogue is scored), cells (its best cells are), "
+            "signals (items with signals alone), or measured: all up to 100,000 items, above what validation says."
+        ),
+    ] = "measured",
     as_json: AsJson = False,
 ) -> None:
     """Write a trained model's graphs, catalogue and signals, learn their weights, and check the graphs."""
@@ -51,6 +58,8 @@ def export_command(
 
     if dtype not in ("float32", "float16", "int8"):
         raise typer.BadParameter(f"{dtype!r}: choose float32, float16 or int8", param_hint="--dtype")
+    if candidates not in ("measured", "all", "cells", "signals"):
+        raise typer.BadParameter(f"{candidates!r}: choose measured, all, cells or signals", param_hint="--candidates")
     console = Console(stderr=True)
     try:
         from export.from_baseline import NAMES, export_baseline
@@ -63,7 +72,9 @@ def export_command(
     try:
         with steps(console, "exporting") as say:
             if run is not None:
-                folder, report = export_run(run, out, dtype, data, latest=latest, width=width, say=say)  # type: ignore[arg-type]
+                folder, report = export_run(
+                    run, out, dtype, data, latest=latest, width=width, candidates=candidates, say=say,  # type: ignore[arg-type]
+                )  # fmt: skip
             else:
                 notes: list[str] = []
                 note = notes.append

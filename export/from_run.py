@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from export.artifact_writer import ParityError, Parts, export, write
+from export.choose_candidates import Wanted, with_candidates
+from export.choose_candidates import note as note_on_candidates
 from export.graphs import history_encoder, user_encoder
 from export.graphs.graph_writer import GraphDtype
 from export.learn_ranker import learn_ranker
@@ -64,6 +66,7 @@ def export_run(
     *,
     latest: bool = False,
     width: int | None = None,
+    candidates: Wanted = "measured",
     say: Say = lambda _: None,
 ) -> tuple[Path, dict[str, Any]]:
     """Exports a training run.
@@ -75,6 +78,7 @@ def export_run(
         data: Folder of the data set; None: where the training read it.
         latest: Whether to point `latest` at the artefact although it names another one.
         width: Nodes that runs keep at every level, at most; None: as few as make the same lists on validation.
+        candidates: Which candidates join the beam's (`export.choose_candidates`).
         say: Receives the name of each step.
 
     Returns:
@@ -96,8 +100,10 @@ def export_run(
         baselines = fit_baselines(split, exclude_history=not run.config.repeats)
         say("fitting the other signals")
         parts = parts_of(run, dataset, split, baselines, data)
+        if candidates in ("all", "signals"):  # the weights are learned from what lists will hold
+            parts = replace(parts, dense=candidates == "all")
         learned = learn_ranker(parts, split, out, exclude_history=not run.config.repeats, say=say)
-        parts = replace(parts, ranker=learned.weights)
+        parts = with_candidates(replace(parts, ranker=learned.weights), split, candidates, say)
         say("writing and checking the graphs")
         quality = quality_of(parts, split, out, dtype)
         found: list[Measured] = []
@@ -115,7 +121,12 @@ def export_run(
         raise ExportError(str(error)) from error
     notes = [
         note
-        for note in (note_on_long(split.train, ITEM_CF_EVENTS, "item-CF counts"), _cut(result), found[0].note())
+        for note in (
+            note_on_long(split.train, ITEM_CF_EVENTS, "item-CF counts"),
+            _cut(result),
+            found[0].note(),
+            note_on_candidates(parts.about["candidates"]),
+        )
         if note
     ]
     return published, {

@@ -92,6 +92,7 @@ PERFORMANCE = Document(
     {
         "peers": {"peers": "Requests a second of each system"},
         "scale": {"scale": "Time over the size of the catalogue"},
+        "cells": {"cells": "Recall of the exhaustive top ten over the time of a list"},
         "curves": {
             "history": "Latency over the length of the history",
             "k": "Latency over k",

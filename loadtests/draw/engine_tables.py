@@ -43,6 +43,22 @@ def before_after(found: Results) -> str:
     return "\n\n".join([*made, by_command(found)])
 
 
+def cells(found: Results) -> str:
+    """Draws recall and time of candidates by cell, by the size of the catalogue and the items that are read."""
+    parts = []
+    for size, one in found["sizes"].items():
+        filters = list(next(iter(one["points"].values()))["recall"])
+        heads = ["items read", *(f"recall, {name}" for name in filters), *(f"× beam, {name}" for name in filters)]
+        rows = [
+            [name, *(point["recall"][f] for f in filters), *(point["ratio"][f] for f in filters)]
+            for name, point in one["points"].items()
+        ]
+        parts += [f"**{int(size):,} items**, {one['cells']:,} cells", markdown(heads, rows)]
+    rows = [[name, value] for name, value in found["on_paper"].items()]
+    computed = "On paper, computed from the sizes of the arrays and not measured:"
+    return "\n\n".join([*parts, computed, markdown(["ten million items", ""], rows), by_command(found)])
+
+
 def batches(found: Results) -> str:
     """Draws what a list costs in a batch and by itself."""
     rows = [
@@ -82,5 +98,6 @@ def gpu(found: Results) -> str:
 
 
 SECTIONS: dict[str, Callable[[Results], str]] = {
-    "engine_before": engine_before, "before_after": before_after, "batches": batches, "gpu": gpu,
+    "engine_before": engine_before, "before_after": before_after, "batches": batches,
+    "cells": cells, "gpu": gpu,
 }  # fmt: skip

@@ -87,6 +87,19 @@ def scale(axes: Any, found: Results) -> None:
     axes.legend()
 
 
+def cells(axes: Any, found: Results) -> None:
+    """Plots the recall of the exhaustive top ten over the time of a list, by the size of the catalogue."""
+    for (size, one), style in zip(found["sizes"].items(), ("o:", "o--", "o-"), strict=False):
+        points = list(one["points"].values())
+        xs, ys = ([point[name]["everything"] for point in points] for name in ("ratio", "recall"))
+        axes.plot(xs, ys, style, color=_INK if style == "o-" else _SOFT, label=f"{int(size):,} items")
+    axes.axhline(0.99, color=_SOFT, linewidth=0.6)
+    axes.set_xlabel("time of a list ÷ that of the beam alone")
+    axes.set_ylabel("recall of the exhaustive top ten")
+    axes.set_ylim(0, 1.02)
+    axes.legend()
+
+
 def wanted(files: Mapping[str, Results | None]) -> dict[str, How]:
     """Returns the plots that can be drawn from the existing files: name → function of the axes."""
     found: dict[str, How] = {}
@@ -94,6 +107,8 @@ def wanted(files: Mapping[str, Results | None]) -> dict[str, How]:
         found["peers"] = lambda axes: peers(axes, compared)
     if scaled := files.get("scale"):
         found["scale"] = lambda axes: scale(axes, scaled)
+    if by_cell := files.get("cells"):
+        found["cells"] = lambda axes: cells(axes, by_cell)
     if drawn := files.get("curves"):
         points = drawn["curves"]
         labels = {"history": ("events", "events of the history"), "k": ("k", "k"), "beam": ("beam_width", "beam width"),
