@@ -35,6 +35,7 @@ import numpy as np
 
 from service.artifact.array_types import Float64Array
 from service.rules.problem import UNLIMITED, Problem
+from service.rules.scan import Scan
 from service.rules.shortage import Shortage, Starved
 from service.rules.terms import Mark, Need, Tally, Terms, set_number
 
@@ -125,7 +126,7 @@ def choose(
         if at == _NONE_LEFT and not run.pull_up():
             break
         run.place(at, position, mask)
-    return Selection(run.places, run.passed_over, run.broken)
+    return run.ended()
 
 
 def select(problem: Problem, k: int, gain: Gain | None = None) -> Selection:
@@ -158,7 +159,7 @@ def select(problem: Problem, k: int, gain: Gain | None = None) -> Selection:
     terms = Terms(
         bit=bit,
         first=first,
-        high=[limit.high for limit in problem.limits],
+        high=[*(limit.high for limit in problem.limits), *(UNLIMITED for _ in problem.groups)],
         groups=groups,
         needs=needs,
         upper=problem.upper,
@@ -173,6 +174,8 @@ def select(problem: Problem, k: int, gain: Gain | None = None) -> Selection:
     return choose(Candidates(keys.tolist(), stage.tolist(), marks, order, gain), terms, k, problem.pins)
 
 
+# Looks at single candidates beyond which those of a position are looked at all at once, which takes a while to begin.
+LOOKED_AT_MAX = 2_000
 _NONE_LEFT, _PINNED = -1, -2
 
 
@@ -183,7 +186,9 @@ class _Run:
         self.places: list[int] = []
         self.passed_over: dict[int, int] = {}
         self.broken = 0
-        self._candidates, self._pins = candidates, dict(pins)
+        self._candidates, self._terms, self._pins = candidates, terms, dict(pins)
+        self._scan: Scan | None = None
+        self._looked_at = 0
         self._ends = {end for end in terms.ends if end < k}
         for place in pins.values():
             candidates.queue.remove(place)
@@ -197,6 +202,11 @@ class _Run:
             if position <= k:  # what is pinned counts from the start
                 self._count(place, position)
 
+    def ended(self) -> Selection:
+        """Returns the list."""
+        self._end_scan()
+        return Selection(self.places, self.passed_over, self.broken)
+
     def enlarge(self) -> None:
         """Goes on with more candidates."""
         self._begin()
@@ -207,6 +217,7 @@ class _Run:
     def _begin(self) -> None:
         # Up to here, all of the queue breaks something and goes on to do so.
         self._barred = 0
+        self._end_scan()
         # All of the queue, once it breaks something: what it broke, and its place in the order.
         self._heap: list[tuple[int, int, int]] | None = None
         if self._shortage is not None:
@@ -288,22 +299,36 @@ class _Run:
         """The first candidate of the queue that breaks least, and the mask of what it breaks."""
         marks, full, mask_of, passed_over = self._candidates.marks, self._tally.full, self._tally.mask, self.passed_over
         self._heap = None
+        if self._looked_at > LOOKED_AT_MAX:
+            if self._scan is None:
+                self._scan = Scan(self._terms, marks)
+            return self._scan.best(self._candidates.queue, full, starved)
         known: dict[int, int] = {}  # items that are alike to the rules share a mark
-        best, least = _NONE_LEFT, 0
+        best, least, at = _NONE_LEFT, 0, 0
         for at, place in enumerate(self._candidates.queue):
             mark = marks[place]
             mask = known.get(id(mark), -1)
             if mask < 0:
                 mask = 0 if full.isdisjoint(mark.sets) else mask_of(mark.sets)
                 if starved is not None:
-                    mask |= starved(place)
+                    mask |= starved.of(place)
                 known[id(mark)] = mask
             if not mask:
-                return at, 0
+                best, least = at, 0
+                break
             passed_over[place] = passed_over.get(place, 0) | mask
             if best == _NONE_LEFT or mask < least:
                 best, least = at, mask
+        self._looked_at += at + 1
         return best, least
+
+    def _end_scan(self) -> None:
+        """Notes what kept candidates from positions while there were many of them."""
+        if self._scan is not None:
+            found = self._scan.passed_over
+            for place in np.flatnonzero(found).tolist():
+                self._note(place, int(found[place]))
+            self._scan = None
 
     def _note(self, place: int, mask: int) -> None:
         self.passed_over[place] = self.passed_over.get(place, 0) | mask

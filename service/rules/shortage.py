@@ -8,12 +8,24 @@ there is not, one limit that misses items is judged by itself, which is exact; s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from service.rules.lower_limits import LowerLimits, Work
 from service.rules.problem import Limit
 from service.rules.terms import OF_RULE, Mark, Need, Tally, Terms
 
-Starved = Callable[[int], int]
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Starved:
+    """What lower limits lose by candidates.
+
+    Attributes:
+        of: Tells the mask of the limits that the candidate at a place would starve.
+        each: Tells the masks for many places.
+    """
+
+    of: Callable[[int], int]
+    each: Callable[[Sequence[int]], list[int]]
 
 
 class Shortage:
@@ -123,7 +135,14 @@ class Shortage:
                     return need.bit
             return 0
 
-        return starved
+        def each(places: Sequence[int]) -> list[int]:
+            if outer and missing - 1 <= room:
+                return [starved(place) for place in places]
+            marks, rule, bit = self._marks, need.rule, need.bit
+            others, one = (bit if missing > room else 0), (bit if missing - 1 > room else 0)
+            return [one if marks[place].named >> rule & 1 else others for place in places]
+
+        return Starved(starved, each)
 
 
 class _Together:
@@ -172,4 +191,4 @@ class _Together:
         if found is None:
             return None
         masks, kind = found.tolist(), self._kind
-        return lambda place: masks[kind[place]]
+        return Starved(lambda place: masks[kind[place]], lambda places: [masks[kind[place]] for place in places])
