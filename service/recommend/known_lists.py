@@ -9,6 +9,7 @@ from service.guard.guard import Guard, Reason, Rung
 from service.history.profile_cache import ProfileCache
 from service.recommend.list_key import question_of
 from service.recommend.request_plan import Plan
+from service.recommend.ruled_list import RULES_FAILED
 
 
 class KnownLists:
@@ -39,7 +40,7 @@ class KnownLists:
         self, plan: Plan, question: Question | None, listing: RecommendationList, rung: Rung, reason: Reason | None,
         took_s: float,
     ) -> None:  # fmt: skip
-        """Keeps a new list, unless it is degraded, or its subject was erased or has another log by now.
+        """Keeps a new list, unless it is degraded, its rules failed, or its subject is erased or has another log now.
 
         Args:
             plan: The request.
@@ -49,7 +50,7 @@ class KnownLists:
             reason: Why not on a higher rung.
             took_s: Seconds that it took to make.
         """
-        if question is None or rung != "full" or reason is not None:
+        if question is None or rung != "full" or reason is not None or RULES_FAILED in plan.context.facts:
             return
         # What is in memory of a subject goes with an erasure and with a new event, so this does not outlive it.
         subject = question.subject

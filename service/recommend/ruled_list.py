@@ -18,6 +18,9 @@ from service.rules.ruling import Ruling
 
 log = logs.get(__name__)
 
+# The fact of a request whose list is as without rules, because these could not be evaluated.
+RULES_FAILED = "rules_failed"
+
 
 def ruled(
     plan: Plan, listing: RecommendationList, order: Callable[[RecommendationList], RecommendationList] | None = None
@@ -55,6 +58,7 @@ def _chosen(plan: Plan, listing: RecommendationList) -> RecommendationList:
         return Enforcer(plan.ruling, k, reserve, DrawnBy(plan.decoding, plan.seed)).of(listing)
     except Exception as error:
         log.error("rules_failed", request_id=plan.context.request_id, **logs.where(error))
+        plan.context.facts[RULES_FAILED] = True
         return replace(listing, items=listing.items[:k], scores=listing.scores[:k], rules=_none_kept(plan.ruling))
 
 

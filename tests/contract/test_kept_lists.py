@@ -18,6 +18,7 @@ from service.engine.engine import Engine
 from service.recommend import known_lists
 from service.recommend.list_key import question_of
 from service.recommend.request_plan import Plan
+from service.rules.enforce import Enforcer
 from service.store.records import Subject
 from service.store.store import Store
 from service.store.store_settings import StoreSettings
@@ -203,6 +204,23 @@ async def test_degraded_lists_are_not_kept_and_nothing_is_with_no_memory_for_it(
     async with serving(redis_url=shared_valkey.url, prefix="low:", answers_mib=0) as service:
         assert [await runs(service, user_id="u", **BEAM) for _ in range(2)] == [1, 1]
         assert counted(service) == {"hit": 0, "miss": 0, "never": 0}
+
+
+@asynchronous
+async def test_a_list_whose_rules_could_not_be_evaluated_is_not_kept(
+    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is as without rules, and the next list may have them."""
+    rules = [{"name": "one", "kind": "pin", "item": "9", "position": 1}]
+    async with serving(redis_url=shared_valkey.url, prefix="failed:", **KEEPS) as service:
+        await service.post_events("u", "1", "2")
+        with monkeypatch.context() as patch:
+            patch.setattr(Enforcer, "of", lambda *_: 1 // 0)
+            failed = await service.recommend(user_id="u", rules=rules, **BEAM)
+        again = await service.recommend(user_id="u", rules=rules, **BEAM)
+        assert [one["rules"][0]["result"] for one in (failed, again)] == ["not_kept", "bit"]
+        assert ids(again)[0] == "9" != ids(failed)[0]
+        assert await runs(service, user_id="u", rules=rules, **BEAM) == 0
 
 
 @asynchronous
