@@ -27,7 +27,7 @@ from service.catalogue.assembly import Assembly, Build
 from service.catalogue.updates_file import Updates
 from service.common.metrics import Metrics
 from service.common.request_context import RequestContext
-from service.common.settings import Settings
+from service.common.settings import DEFAULT_POLICIES, Settings
 from service.engine.engine import Engine
 from service.exposures.recorder import Recorder, RecorderSettings
 from service.guard.guard import ModeName
@@ -270,8 +270,12 @@ async def interleaved(folder: Path, engines: tuple[Engine, Engine], interleaving
         url=server.url, prefix="answers:", history_cap=_HISTORY, read_timeout_ms=10_000, write_timeout_ms=10_000
     )
     store, elsewhere = Store(stored), Store(stored)
+    # A file of its own: the service follows it, and would put it in force again if the one of the tree were touched.
+    policies = folder / "policies.yaml"
+    policies.write_bytes(DEFAULT_POLICIES.read_bytes())
     settings = Settings(
         data_dir=folder / "data",
+        policies=policies,
         deadline_ms=_BUDGET_MS,
         deadline_max_ms=_BUDGET_MS,
         history_cap=_HISTORY,
