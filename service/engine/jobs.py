@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -121,14 +122,14 @@ class ListRequest:
         return self.decoding.width(self.k) if self.width is None else self.width
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class DecodeJob:
     """Decodes one list from a hidden state `h` [d] float32."""
 
     h: FloatArray
     request: ListRequest
 
-    @property
+    @cached_property
     def run_key(self) -> DecodeKey:
         """Jobs with equal keys can share one decoder run."""
         request = self.request

@@ -26,6 +26,7 @@ ARENA_BYTES_MAX = 2**30
 # Bindings of one thread to one graph, by shape; the least recently used are dropped first.
 _BINDINGS_MAX = 64
 _NO_CAPTURE = -1
+_ALONE = nullcontext()
 
 
 class GraphSession:
@@ -72,7 +73,8 @@ class GraphSession:
         """Runs the graph. Inputs that the graph does not have are ignored.
 
         Args:
-            feeds: Arrays, or values on the device, by input name.
+            feeds: Arrays, or values on the device, by input name. An object that is fed again is not bound again, so it
+                must not have changed.
             fixed: Groups of values that stay between runs. A group is bound again only if it is another object than
                 the last time.
             shape: Runs of one shape have outputs of one shape, whose memory is kept, and leave out the same outputs.
@@ -85,7 +87,7 @@ class GraphSession:
         Raises:
             ModelError: onnxruntime raised an error.
         """
-        with self._replay if self._placement.capture else nullcontext():
+        with self._replay if self._placement.capture else _ALONE:
             try:
                 binding = self._binding(shape, left_out)
                 binding.fix(fixed)
@@ -106,15 +108,16 @@ class GraphSession:
     def _binding(self, shape: Hashable, left_out: frozenset[str]) -> _Binding:
         """The thread's own binding for a shape. Captured graphs take turns anyway and have one for all threads."""
         bindings = self._bindings.mine()
-        if shape not in bindings:
+        binding = bindings.get(shape)
+        if binding is None:
             graph_id = next(self._graph_ids) if self._placement.capture and shape is not None else None
             outputs = [name for name in self._outputs if name not in left_out]
-            bindings[shape] = _Binding(self._session, self._inputs, outputs, self._placement, graph_id)
+            binding = bindings[shape] = _Binding(self._session, self._inputs, outputs, self._placement, graph_id)
+            binding.keeps_outputs = shape is not None
             if len(bindings) > _BINDINGS_MAX:
                 bindings.popitem(last=False)
         bindings.move_to_end(shape)
-        bindings[shape].keeps_outputs = shape is not None
-        return bindings[shape]
+        return binding
 
 
 class _Bindings:
@@ -145,10 +148,10 @@ class _Binding:
         self._session, self._inputs, self._outputs, self._placement = session, inputs, outputs, placement
         self._io = session.io_binding()
         self._groups: list[Values | None] = []
-        self._bound: dict[str, ort.OrtValue] = {}
+        self._bound: dict[str, ort.OrtValue | Array] = {}
         self._buffers: dict[str, ort.OrtValue] = {}
         self._graph_id = graph_id
-        self._captured: dict[str, ort.OrtValue] | None = None
+        self._captured: dict[str, ort.OrtValue | Array] | None = None
         self.keeps_outputs = False
         self._bind_outputs()
 
@@ -162,14 +165,14 @@ class _Binding:
 
     def feed(self, feeds: Mapping[str, Any]) -> None:
         for name, value in feeds.items():
+            if name not in self._inputs or self._bound.get(name) is value:
+                continue
             if isinstance(value, ort.OrtValue):
                 self._bind(name, value)
-            elif name not in self._inputs:
-                continue
             elif self._graph_id is None:
                 # A CUDA session copies it itself.
                 self._io.bind_cpu_input(name, np.ascontiguousarray(value))
-                self._bound.pop(name, None)
+                self._bound[name] = value
             else:
                 self._write(name, np.ascontiguousarray(value))
 

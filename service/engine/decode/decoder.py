@@ -97,7 +97,8 @@ class Decoder:
             shown |= tables.cells.signal_feeds(signals, masks, rows, shown[names.SIGNAL_ITEM].shape[1])
         planned = self.sizes(jobs[0].run_key)
         joined = min(planned.joined, tables.most_joined(shown[names.SIGNAL_ITEM].shape[1]))
-        shape = tables.shape(replace(planned, joined=joined), rows)
+        kept = planned if joined == planned.joined else replace(planned, joined=joined)
+        shape = tables.shape(kept, rows)
         padded = {**self._exclusions(tables, requests, masks, shape, rows), **shown}
         feeds = {
             **_request_feeds(jobs, rows),
@@ -120,7 +121,7 @@ class Decoder:
         key = (shape.kept, joined, rows, sizes, wanted, id(read))
         out = self._run(sampled, feeds, fixed, key, len(jobs), wanted)
         # A node whose score is not a number is never listed: the list would only look too short.
-        if not all(np.isfinite(out[name]).all() for name in _FINITE if name in out):
+        if not all(_finite(out[name]) for name in _FINITE if name in out):
             raise ModelError("the decoder's scores are not finite")
         if ranked:
             return _ranked(tables, requests, masks, signals, feeds[names.WEIGHTS], out)
@@ -297,11 +298,12 @@ def _sampling_feeds(requests: Sequence[ListRequest], rows: int) -> dict[str, Arr
     }
 
 
-def _filter_feeds(tables: Tables, masks: Sequence[Mask], shape: SearchShape, rows: int) -> dict[str, Any]:
+def _filter_feeds(tables: Tables, masks: Sequence[Mask], shape: SearchShape, rows: int) -> Mapping[str, Any]:
     """The place of every row's mask in the arena, and what it adds to the place of a node at deeper levels."""
-    row = _padded(np.array([mask.place for mask in masks], np.int64), rows)
-    if not row.any():
-        return {names.FILTER: row, **shape.node_base}
+    places = [mask.place for mask in masks]
+    if not any(places):
+        return shape.first_mask
+    row = _padded(np.array(places, np.int64), rows)
     feeds = {names.FILTER: row}
     for level in range(1, tables.trie.levels):
         by_parent = level in shape.by_parent
@@ -330,11 +332,16 @@ def gap_input(gap_ms: int) -> tuple[float, float]:
     return (0.1 * math.log1p(gap_ms / 1000.0), 1.0) if gap_ms >= 0 else (0.0, 0.0)
 
 
+def _finite(values: Array) -> bool:
+    # Quicker than `all` of so few.
+    return bool(np.count_nonzero(np.isfinite(values)) == values.size)
+
+
 def _lists(
     requests: Sequence[ListRequest], signals: Sequence[ItemValues], out: Mapping[str, Array]
 ) -> list[DecodedList]:
     item, score, log_prob = out[names.ITEM], out[names.SCORE], out[names.LOG_PROB]
-    lengths = np.count_nonzero(item >= 0, axis=2).ravel().tolist()
+    lengths = (item >= 0).sum(axis=2).ravel().tolist()
     lists = []
     for row, request in enumerate(requests):  # padding has no request
         n = min(request.length, lengths[row])

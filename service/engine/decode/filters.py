@@ -242,16 +242,22 @@ class FilterTable:
             FilterNotReady: One of them is not held any more.
         """
         with self._changed:
-            if any(number not in self._by_id for number in ids):
-                raise FilterNotReady("the filter was dropped before its list was decoded")
-            masks = [self._by_id[number] for number in ids]
-            self._pins.update(mask.place for mask in masks)
+            try:
+                masks = [self._by_id[number] for number in ids]
+            except KeyError:
+                raise FilterNotReady("the filter was dropped before its list was decoded") from None
+            # The first places are never given away.
+            places = {mask.place for mask in masks if mask.place >= _FIXED}
+            for place in places:
+                self._pins[place] += 1
         try:
             yield masks
         finally:
-            with self._changed:
-                self._pins.subtract(mask.place for mask in masks)
-                self._changed.notify_all()
+            if places:
+                with self._changed:
+                    for place in places:
+                        self._pins[place] -= 1
+                    self._changed.notify_all()
 
     @property
     def usage(self) -> FilterUsage:

@@ -21,14 +21,15 @@ class SearchShape:
 
     Attributes:
         values: Inputs on the device.
-        node_base: The inputs `NODE_BASE` of a batch whose rows all have the first mask of the stack: zeros.
+        first_mask: The inputs `FILTER` and `NODE_BASE` of a batch whose rows all have the first mask of the stack:
+            zeros.
         kept: [K] number of nodes kept after each level.
         by_rows: The levels at which a child's place is its token.
         by_parent: The levels at which the graphs look up the masks of a node's children by the node.
     """
 
     values: Values
-    node_base: Values
+    first_mask: Values
     kept: tuple[int, ...]
     by_rows: frozenset[int]
     by_parent: frozenset[int]
@@ -54,8 +55,8 @@ def search_shape(
         packed: Whether the graph looks up all masks by the parents.
     """
     values: dict[str, ort.OrtValue] = {}
-    node_base: dict[str, ort.OrtValue] = {}
     host, put = placement.host, placement.put
+    first_mask: dict[str, ort.OrtValue] = {names.FILTER: put(np.zeros(rows, np.int64))}
     kept = 1
     counts = []
     by_parent = frozenset(range(1, len(places))) if packed else by_rows
@@ -73,10 +74,10 @@ def search_shape(
             }
             values |= {level_input(name, level): value for name, value in inputs.items()}
             base = np.zeros(rows * kept, np.int64)
-            node_base[level_input(names.NODE_BASE, level)] = put(base if level in by_parent else base[:, None])
+            first_mask[level_input(names.NODE_BASE, level)] = put(base if level in by_parent else base[:, None])
         kept = min(sizes.width if level < len(places) - 1 else sizes.listed, kept * n_places)
         counts.append(kept)
         values[level_input(names.KEEP, level)] = host(np.array([kept], np.int64))
     values[names.KEEP_JOINED] = host(np.array([sizes.joined], np.int64))
     values[names.JOINED_SHAPE] = host(np.array([-1, 1, sizes.joined], np.int64))
-    return SearchShape(values, node_base, tuple(counts), by_rows, by_parent)
+    return SearchShape(values, first_mask, tuple(counts), by_rows, by_parent)
