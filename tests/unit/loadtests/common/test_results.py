@@ -89,7 +89,14 @@ def test_without_any_figure_every_section_says_so(document: draw.Document, tmp_p
     asked = re.findall(r"\{\{(\w+)\}\}", document.template.read_text(encoding="utf-8"))
     assert set(document.sections) <= set(asked), "a section that is not in the document"
     missed = ["summary_missed"] if document is draw.QUALITY else []
-    written_beforehand = {"strict_criteria", "published", "summary_judged", *missed}
+    written_beforehand = {
+        "strict_criteria",
+        "published",
+        "summary_judged",
+        "summary_limits",
+        "method_verdicts",
+        *missed,
+    }
     assert text.count(tables.NOT_YET) == len(set(asked) - written_beforehand)
     assert "{{" not in text
 
@@ -131,6 +138,21 @@ FOUND: dict[str, dict[str, Any]] = {
               "growth": [{"users": 2, "redis_mib": 1.0, "service_mib": 100.0, "recommend_ms": latency(2.0)}]},
     "reflected": {"trials": 10, "users": 2, "missed": {}, "rungs": {"full": 10}, "compared": 9,
                   "ack_to_reflected_ms": latency(3.0)},
+    "engine_before": {"rows": [{"criterion": "1 cpu", "value": 1.5, "unit": "×", "limit": None, "holds": None,
+                                "date": "2026-01-02", "command": "measure cpu", "machine": "one"}]},
+    "before_after": {"cpu": {"pairs": [{"before": {"cpu_us": 900.0}, "after": {"cpu_us": 450.0}}],
+                             "interval": [0.4, 0.6], "ratio": 0.5},
+                     "rates": {"rounds": [{"before": {"rate": 500.0}, "after": {"rate": 900.0}}], "ratio": 1.8},
+                     "places": {"beam": {"places": 100, "same": 1.0}}},
+    "batches": {"size": 100, "pairs": [{"batch": {"cpu_us": 90.0}, "single": {"cpu_us": 360.0}}],
+                "ratio": 0.25, "interval": [0.2, 0.3]},
+    "cells": {"sizes": {"10000": {"cells": 128, "points": {
+                  "1024": {"recall": {"everything": 0.99}, "ratio": {"everything": 1.25}}}}},
+              "on_paper": {"vectors, MiB": 4883.0}},
+    "gpu": {"card": "a card", "onnxruntime_gpu": "1.32.0", "left_out": ["batches of 64"],
+            "checks": [{"items": 1000, "dtype": "float16", "what": "nodes on the CPU", "found": 0, "holds": True}],
+            "times": [{"items": 1000, "dtype": "float16", "graphs": True, "batch": 8, "p50_ms": 0.5, "p99_ms": 0.75,
+                       "lists_per_s": 16_000.0}]},
     "start": {"ready_s": [1.0, 1.2, 1.1], "resident_mib": [100.0], "private_mib": [80.0]},
     "soak": {"capacity": {"rate": 400.0}, "minutes": 5.0, "users": 10, "resident_mib": [100.0, 101.0], "sample_s": 2.0,
              "run": {"offered_rate": 280.0, "requests": 84_000, "errors": {},
@@ -151,7 +173,8 @@ def test_every_section_is_drawn_from_its_file(tmp_path: Path) -> None:
         "1.4 × | ≤ 1.5 | yes", "`measure cpu`", "| theirs | encode + decode | 200 | 3 × |", "cannot: exclude items",
         "one at a time", "| decode p50, ms | 1 | 1.3 |",
         "| ours, level 1 | 20 | 30 |", "| 2,000 events | 2.1 | 520 |", "84,000 requests", "0 errors",
-        "| ready, s | 1.1 | 1 … 1.2 |", "| wrk | 300 |",
+        "| ready, s | 1.1 | 1 … 1.2 |", "| wrk | 300 |", "After ÷ before: 0.5, 95 % interval 0.4 to 0.6",
+        "| round 1 | 500 | 900 |", "In a batch ÷ by itself: 0.25", "**10,000 items**, 128 cells", "Card: a card",
     ):  # fmt: skip
         assert expected in text, expected
 
@@ -172,7 +195,7 @@ def test_plots_are_the_same_bytes_each_time_and_those_of_nothing_go(tmp_path: Pa
     again = {path.name: path.read_bytes() for path in draw_plots.draw(plots, tmp_path)}
     assert first == again
     assert {path.name for path in tmp_path.glob("*")} == set(first)
-    assert {"peers.svg", "scale.svg", "k.svg", "batch.svg", "soak.svg", "memory.svg"} == set(first)
+    assert {"peers.svg", "scale.svg", "cells.svg", "k.svg", "batch.svg", "soak.svg", "memory.svg"} == set(first)
 
 
 def test_drawing_the_text_takes_no_matplotlib() -> None:

@@ -26,7 +26,7 @@ from model.training.config import TrainConfig
 from model.training.run_folder import BEST, CHECKPOINT, Run, load_tensors
 from model.training.trainer import Tick, Trainer
 from model.training.validation import validation_ndcg
-from service.artifact.features import GAP_UNKNOWN, ContextVocabulary
+from service.artifact.features import GAP_UNKNOWN, ContextVocabulary, quantised_gap_ms
 from tests.support.data_builders import tiny_dataset
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -328,7 +328,8 @@ def test_conditions_are_shown_as_often_as_configured_and_belong_to_their_positio
     torch.manual_seed(0)
     n = 4000
     user, target = torch.randint(30, (n,)), torch.randint(30, (n,))
-    gap = torch.full((n,), 1000)
+    gap = torch.full((n,), 100_000)
+    step = int(quantised_gap_ms(np.array([100_000]))[0])
 
     def sample(shown: float) -> tuple[torch.Tensor, torch.Tensor]:
         settings = config(features_known=shown, control_known=shown, gap_known=shown)
@@ -338,23 +339,24 @@ def test_conditions_are_shown_as_often_as_configured_and_belong_to_their_positio
     assert not context.any()
     assert (gaps == GAP_UNKNOWN).all()
     context, gaps = sample(1.0)
-    assert (gaps == 1000).all()
+    assert (gaps == step).all()
     assert torch.equal(context[:, 0], conditions.features[user, 0])
     names = {row: name for name, row in vocabulary.values[ContextVocabulary.CONTROL].items()}
     drawn = [(names[row], t) for row, t in zip(context[:, -1].tolist(), target.tolist(), strict=True)]
     assert all(name in controls[t] for name, t in drawn)
     assert {name for name, t in drawn if t == 0} == set(controls[0]), "any of an item's tags may be asked for"
     context, gaps = sample(0.25)
-    assert float((gaps == 1000).float().mean()) == pytest.approx(0.25, abs=0.04)
+    assert float((gaps == step).float().mean()) == pytest.approx(0.25, abs=0.04)
     assert float((context[:, -1] > 0).float().mean()) == pytest.approx(0.25, abs=0.04)
 
 
 def test_a_gap_beyond_the_trained_ones_is_unknown() -> None:
     none = torch.zeros(1).long()
-    conditions = Conditions(torch.zeros(1, 0).long(), none, torch.zeros(1, 1).long(), none, 2, 5000)
-    gap = torch.tensor([0, 5000, 5001, GAP_UNKNOWN])
+    conditions = Conditions(torch.zeros(1, 0).long(), none, torch.zeros(1, 1).long(), none, 2, 500_000)
+    gap = torch.tensor([0, 500_000, 500_001, GAP_UNKNOWN])
+    read = quantised_gap_ms(np.array([0, 500_000])).tolist()
     _, shown = conditions.sample(config(gap_known=1.0), gap * 0, gap * 0, gap, gap * 0)
-    assert shown.tolist() == [0, 5000, GAP_UNKNOWN, GAP_UNKNOWN]
+    assert shown.tolist() == [*read, GAP_UNKNOWN, GAP_UNKNOWN]
 
 
 # -- the run folder and the commands
