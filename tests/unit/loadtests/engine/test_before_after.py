@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.engine.before_after import middle_ratio, same_places, share
+from loadtests.engine.before_after import highest_held, middle_ratio, same_places, share
 from loadtests.harness.checkout import Checkout, CheckoutError
 from loadtests.harness.served_process import REPOSITORY, free_port
 
@@ -24,6 +24,12 @@ def test_rounds_in_which_nothing_held_before_are_left_out() -> None:
     assert middle_ratio(rounds) == 2.0
     with pytest.raises(ValueError, match="too busy"):
         middle_ratio(rounds[:1])
+
+
+def test_a_rate_that_failed_when_it_was_to_be_confirmed_has_not_held() -> None:
+    steps = [(100.0, None), (200.0, "slow"), (150.0, None), (150.0, "slow"), (200.0, "slow"), (120.0, None)]
+    assert highest_held(steps) == 120.0
+    assert highest_held(steps[1:2]) == 0.0
 
 
 def test_a_server_comes_from_its_checkout_and_gets_only_settings_that_it_knows(tmp_path: Path) -> None:
