@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _LIST = "runs are as wide as the export found they must be, and the request's way is shorter"
-_PEERS = "all systems run narrower, which takes most from those that spend most on the run, and rank by all signals"
+_PEERS = "all systems run narrower, and rank by all signals"
 _WAY = "the request's way is shorter"
 _SAME = "nothing that it measures"
 

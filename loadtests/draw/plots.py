@@ -5,6 +5,7 @@ The same figures give the same bytes: no date, no random ids.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,10 @@ def draw(plots: Mapping[str, How], folder: Path) -> list[Path]:
 
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    with mpl.rc_context({"svg.hashsalt": "gpt4rec", "svg.fonttype": "none", "font.size": 9}):
+    with (
+        mpl.rc_context({"svg.hashsalt": "gpt4rec", "svg.fonttype": "none", "font.size": 9}),
+        warnings.catch_warnings(action="error", category=UserWarning),  # a plot that does not fit is no plot
+    ):
         for name, how in plots.items():
             figure = Figure(figsize=(6.4, 3.4), layout="constrained")
             how(figure.subplots())

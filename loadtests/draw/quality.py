@@ -80,15 +80,21 @@ def _of_network(one: Results) -> str:
 
 
 def curve(axes: Any, found: Results) -> None:
-    """Plots validation NDCG@10 over the minutes of training, a line for each run."""
-    for label in ordered(list(found["parts"])):
-        for seed, one in found["parts"][label].get("seeds", {}).items():
+    """Plots validation NDCG@10 over the minutes of training: a colour for each data set, dashed if not strict."""
+    drawn = [label for label in ordered(list(found["parts"])) if found["parts"][label].get("seeds")]
+    of_data = dict.fromkeys(label.removeprefix("strict ") for label in drawn)
+    colours = {name: f"C{place}" for place, name in enumerate(of_data)}
+    for label in drawn:
+        style = "-" if label.startswith("strict ") else "--"
+        for place, one in enumerate(found["parts"][label]["seeds"].values()):
             minutes = [epoch["seconds"] / 60 for epoch in one["history"]]
             gained = [epoch["valid_ndcg@10"] for epoch in one["history"]]
-            axes.plot(minutes, gained, ".-", label=f"{label}, seed {seed}")
+            # A label that begins with an underscore is not in the legend.
+            name = label if place == 0 else f"_{label}"
+            axes.plot(minutes, gained, style, linewidth=1, color=colours[label.removeprefix("strict ")], label=name)
     axes.set_xlabel("minutes of training on one core")
     axes.set_ylabel("validation NDCG@10")
-    axes.legend(fontsize=7)
+    axes.figure.legend(fontsize=6, loc="outside right upper")
 
 
 def anchor(axes: Any, found: Results) -> None:
