@@ -21,7 +21,7 @@ from itertools import combinations
 import numpy as np
 
 from service.artifact.array_types import IntArray
-from service.rules.problem import UNLIMITED, Limit
+from service.rules.limits import UNLIMITED, Limit
 
 
 class Work:

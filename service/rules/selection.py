@@ -34,10 +34,9 @@ from typing import Protocol
 import numpy as np
 
 from service.artifact.array_types import Float64Array
-from service.rules.problem import UNLIMITED, Problem
 from service.rules.scan import Scan
 from service.rules.shortage import Shortage, Starved
-from service.rules.terms import Mark, Need, Tally, Terms, set_number
+from service.rules.terms import Mark, Tally, Terms
 
 
 @dataclass(slots=True)
@@ -127,51 +126,6 @@ def choose(
             break
         run.place(at, position, mask)
     return run.ended()
-
-
-def select(problem: Problem, k: int, gain: Gain | None = None) -> Selection:
-    """Chooses a list under limits whose sets are given as places.
-
-    Args:
-        problem: Candidates and what the list must obey.
-        k: Its length; it is shorter only if there are fewer candidates.
-        gain: What ranks the candidates at each position; None: their keys do.
-    """
-    sets: list[list[int]] = [[] for _ in problem.keys]
-    named = [0] * len(sets)
-    bit, first, needs = [], [], []
-    for number, limit in enumerate(problem.limits):
-        bit.append(limit.bit)
-        first.append(limit.first)
-        if limit.low > 0:
-            needs.append(Need(number, limit.bit, limit.low, limit.first))
-        for place in limit.members:
-            if limit.high < UNLIMITED:
-                sets[place].append(number)
-            named[place] |= (limit.low > 0) << number
-    groups: dict[int, frozenset[int]] = {}
-    for number, apart in enumerate(problem.groups, len(bit)):
-        bit.append(apart.bit)
-        first.append(apart.first)
-        groups[number] = frozenset(set_number(number, group) for group in apart.of_place.values())
-        for place, group in apart.of_place.items():
-            sets[place].append(set_number(number, group))
-    terms = Terms(
-        bit=bit,
-        first=first,
-        high=[*(limit.high for limit in problem.limits), *(UNLIMITED for _ in problem.groups)],
-        groups=groups,
-        needs=needs,
-        upper=problem.upper,
-        never=frozenset(number for number, limit in enumerate(problem.limits) if limit.high < 1),
-        ends=frozenset(first),
-        lenient=False,
-    )
-    keys, stage = problem.keys, problem.stage
-    alike: dict[Mark, Mark] = {}
-    marks = [alike.setdefault(mark, mark) for mark in (Mark(tuple(of), n) for of, n in zip(sets, named, strict=True))]
-    order = np.lexsort((-keys, stage)).tolist()
-    return choose(Candidates(keys.tolist(), stage.tolist(), marks, order, gain), terms, k, problem.pins)
 
 
 # Looks at single candidates beyond which those of a position are looked at all at once, which takes a while to begin.

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from service.rules.limits import Limit
 from service.rules.lower_limits import LowerLimits, Work
-from service.rules.problem import Limit
 from service.rules.terms import OF_RULE, Mark, Need, Tally, Terms
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from service.rules.problem import UNLIMITED
+from service.rules.limits import UNLIMITED
 from service.rules.spec import Apart, AtLeast, AtMost, ListRule, Pin
 
 _RULE_BITS = 6  # three sources of at most 16 rules

@@ -13,9 +13,10 @@ from service.artifact.catalogue_item import CatalogueItem
 from service.artifact.popularity import Popularity
 from service.rules.diversity import Dpp, Mmr, gain_of, relevance, similarities
 from service.rules.items import Items
-from service.rules.problem import Limit, Problem
-from service.rules.selection import Gain, select
+from service.rules.limits import Limit
+from service.rules.selection import Gain
 from service.rules.spec import Diversity
+from tests.support.limited_choice import Problem, select
 
 POPULARITY = Popularity.fit(np.zeros(1, np.int64), 4)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from service.rules.limits import Limit
 from service.rules.lower_limits import LowerLimits, Work
-from service.rules.problem import Limit, Problem
-from service.rules.selection import select
+from tests.support.limited_choice import Problem, select
 from tests.unit.service.rules.test_rule_selection import laminar
 
 K, N = 20, 200

@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.rules.problem import UNLIMITED, Groups, Limit, Problem
-from service.rules.selection import select
+from service.rules.limits import UNLIMITED, Limit
+from tests.support.limited_choice import Groups, Problem, select
 
 PLACES = 5
 

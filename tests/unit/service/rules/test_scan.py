@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from service.artifact.array_types import Float64Array
 from service.rules import selection
-from service.rules.problem import UNLIMITED, Groups, Limit, Problem
-from service.rules.selection import Selection, select
+from service.rules.limits import UNLIMITED, Limit
+from service.rules.selection import Selection
+from tests.support.limited_choice import Groups, Problem, select
 
 
 class Changing:

@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.rules.problem import Groups, Limit, Problem
-from service.rules.selection import Selection, select
+from service.rules.limits import Limit
+from service.rules.selection import Selection
+from tests.support.limited_choice import Groups, Problem, select
 from tests.unit.service.rules.test_rule_selection import _slow
 
 
