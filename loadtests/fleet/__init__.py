@@ -1,0 +1,1 @@
+"""Many shops, many replicas and more than one machine, measured; rows in `results/fleet.json`."""
