@@ -1,44 +1,35 @@
 """The baselines that models are compared with, which are also the fallback rungs of the service.
 
-Item-CF takes its similarities from `implicit`. The kind of similarity, the recency weight and the number of neighbours
-are chosen on the validation part, so that a model is compared with a baseline at its best. Only `Split.train` is
-fitted on.
+Item-CF has the similarities of `implicit`, made of integers (`model.signals.shared_users`). The kind of similarity, the
+recency weight and the number of neighbours are chosen on the validation part, so that a model is compared with a
+baseline at its best. Only `Split.train` is fitted on.
 """
 
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from implicit.nearest_neighbours import (
-    BM25Recommender,
-    CosineRecommender,
-    ItemItemRecommender,
-    TFIDFRecommender,
-)
-from implicit.utils import ParameterWarning
 from scipy import sparse
 
 from model.data.dataset import Sequences
-from model.data.long_histories import ITEM_CF_EVENTS, REPEAT_EVENTS, newest
+from model.data.long_histories import REPEAT_EVENTS
 from model.data.split import Holdout, Split
 from model.evaluation.metrics import NOT_RANKED, ndcg, target_ranks
 from model.signals.neighbour_rows import matrix_of
+from model.signals.shared_users import KINDS, ItemTotals, Kind, neighbour_table, shared_rows, touched_items
 from service.artifact.array_types import IntArray
 from service.artifact.item_cf import ItemCF
 from service.artifact.neighbour_table import DEFAULT_HORIZON
 from service.artifact.popularity import Popularity
 from service.artifact.repeat_purchase import Repeat
 
-Kind = Literal["cosine", "tfidf", "bm25"]
 Progress = Callable[[int, int], None]  # (candidates tried, candidates in all)
 
-KINDS: tuple[Kind, ...] = ("cosine", "tfidf", "bm25")
 DECAYS: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.3)
 NEIGHBOURS: tuple[int, ...] = (50, 100, 200)
 REPEAT_DECAYS: tuple[float, ...] = (1.0, 0.999, 0.998, 0.995, 0.99, 0.98, 0.95, 0.9)
@@ -51,12 +42,6 @@ _BATCH = 4096
 
 # An event whose weight relative to the newest one is smaller is left out of the sum.
 _LEAST_WEIGHT = 1e-3
-
-_RECOMMENDERS: dict[Kind, type[ItemItemRecommender]] = {
-    "cosine": CosineRecommender,
-    "tfidf": TFIDFRecommender,
-    "bm25": BM25Recommender,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,31 +152,8 @@ def fit_neighbours(
     Returns:
         Neighbours and similarities, [items, ≤ neighbours] each, as `ItemCF` stores them.
     """
-    train = newest(train, ITEM_CF_EVENTS)
-    n_items = train.n_items
-    width = min(neighbours, n_items)
-    users = np.repeat(np.arange(train.n_users), train.lengths)
-    touched = sparse.csr_matrix((np.ones(len(users), np.float32), (users, train.item)), shape=(train.n_users, n_items))
-    touched.sum_duplicates()
-    touched.data[:] = 1
-    recommender = _RECOMMENDERS[kind](K=width + 1)  # an item is usually the nearest to itself
-    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
-        # implicit passes COO matrices to itself and warns about it; an idf of 0 makes it divide by 0
-        warnings.simplefilter("ignore", ParameterWarning)
-        recommender.fit(touched, show_progress=False)
-    pairs = recommender.similarity.tocoo()
-    similarity = pairs.data.astype(np.float32)
-    useful = (pairs.row != pairs.col) & np.isfinite(similarity) & (similarity > 0)
-    row, column, similarity = pairs.row[useful], pairs.col[useful], similarity[useful]
-    order = np.lexsort((column, -similarity, row))
-    row, column, similarity = row[order], column[order], similarity[order]
-    place = np.arange(len(row)) - np.searchsorted(row, row)
-    kept = place < width
-    table = np.repeat(np.arange(n_items, dtype=np.int32)[:, None], width, axis=1)
-    values = np.zeros((n_items, width), np.float32)
-    table[row[kept], place[kept]] = column[kept]
-    values[row[kept], place[kept]] = similarity[kept]
-    return table, values
+    touched = touched_items(train)
+    return neighbour_table(kind, neighbours, ItemTotals.of(touched), shared_rows(touched, kind))
 
 
 def fit_repeat(split: Split) -> Repeat:

@@ -12,6 +12,7 @@ from model.data.split import leave_one_out
 from model.evaluation import baselines
 from model.evaluation.baselines import ItemCFConfig, fit_baselines, fit_item_cf, fit_neighbours, item_cf_ranks
 from model.evaluation.metrics import NOT_RANKED, ndcg
+from model.signals.shared_users import KINDS, Kind
 from service.artifact.array_types import IntArray
 from service.artifact.item_cf import ItemCF
 from service.artifact.popularity import Popularity
@@ -50,17 +51,17 @@ def test_cosine_neighbours_by_hand() -> None:
     assert similarity[3].tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize("kind", baselines.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("neighbours", [1, 5, 100])
-def test_every_kind_makes_a_valid_scorer(kind: baselines.Kind, neighbours: int) -> None:
+def test_every_kind_makes_a_valid_scorer(kind: Kind, neighbours: int) -> None:
     model = fit_item_cf(random_log(1), ItemCFConfig(kind, neighbours, 0.5))
     assert model.n_items == 20
     assert model.neighbour.shape[1] == min(neighbours, 20)
     assert (model.similarity[:, 0] > 0).all()
 
 
-@pytest.mark.parametrize("kind", baselines.KINDS)
-def test_a_log_without_events_or_with_one_item_still_fits(kind: baselines.Kind) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_log_without_events_or_with_one_item_still_fits(kind: Kind) -> None:
     for empty in (log([[], []], 3), log([[0, 0]], 1)):
         model = fit_item_cf(empty, ItemCFConfig(kind, 2, 1.0))
         assert len(model.recommend(np.zeros(1, np.int64), 5)[0]) == 0
@@ -93,7 +94,7 @@ def test_tuning_picks_the_best_of_its_trials_on_validation() -> None:
     best = max(trial.ndcg_at_10 for trial in fitted.trials)
     ranks = item_cf_ranks(fitted.item_cf, split.sequences, split.valid)
     assert float(ndcg(ranks, 10).mean()) == best > 0
-    assert {trial.config.kind for trial in fitted.trials} == set(baselines.KINDS)
+    assert {trial.config.kind for trial in fitted.trials} == set(KINDS)
     assert {trial.config.neighbours for trial in fitted.trials} == set(baselines.NEIGHBOURS)
     assert calls == [(i + 1, len(fitted.trials)) for i in range(len(fitted.trials))]
     assert (fitted.item_cf.decay, fitted.item_cf.horizon) == (fitted.config.decay, fitted.config.horizon)
