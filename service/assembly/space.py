@@ -14,6 +14,7 @@ from service.api.runtime import SpaceRuntime
 from service.assembly.experiments import open_experiments, open_guards, open_preview, open_shadows
 from service.assembly.items import open_items, open_live_items
 from service.assembly.opening import Opening
+from service.batching.run_scheduler import NO_TURNS, StageTurns
 from service.common.background import spawn
 from service.common.disk_lane import DiskLane, HungFileError
 from service.common.errors import StartupError, StoreUnavailable
@@ -87,6 +88,7 @@ async def open_space(
     redis_url: Callable[[], Awaitable[str]],
     engine: EngineLike | None = None,
     store: Store | None = None,
+    turns: StageTurns = NO_TURNS,
 ) -> SpaceRuntime:
     """Opens the parts of a space, the cheapest checks first.
 
@@ -97,6 +99,7 @@ async def open_space(
         redis_url: Returns the URL of Redis; called if no store is given.
         engine: The engine to serve; opened from the space, and closed with the rest, if None.
         store: The store to use; opened from the space, and closed with the rest, if None.
+        turns: Where its runs take turns with those of other spaces.
 
     Raises:
         StartupError: A setting, the policies file, the artefact or Redis cannot be used.
@@ -104,7 +107,7 @@ async def open_space(
     opening, settings = Opening(stack, metrics, space), space.settings
     policies_file, policies_lane = WatchedFile(space.policies), metrics.file_lane("policies")
     book = PolicyBook(await _first_policies(policies_file, policies_lane))
-    loader = Loader(space, metrics)
+    loader = Loader(space, metrics, turns)
     own_engine = engine is None
     engine = engine or await loader.open()
     history_cap = max(settings.history_cap or 0, engine.receptive_field)

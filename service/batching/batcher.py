@@ -6,6 +6,7 @@ each gets its result when its own run ends.
 
 The batch window opens when a thread becomes free and finds jobs waiting; a job that meets an idle thread starts at
 once. Jobs that arrive during a run form the next batch by themselves, so the window only matters between light batches.
+Where several spaces share a graph, a thread waits for its turn first (`service.batching.run_scheduler`).
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
+from service.batching.fair_turns import Backlog
 from service.batching.job_queue import Entry, JobQueue, ThreadRun
 from service.batching.run_costs import Forecast, RunCosts
+from service.batching.run_scheduler import Lane, SpaceTurns
 from service.common import logs
 from service.common.alarms import Alarms
 from service.common.deadline import Clock, Deadline
@@ -77,6 +80,7 @@ class Batcher(Generic[J, R]):
         group: Callable[[J], Hashable] = lambda _: None,
         name: str = "engine",
         threads: int = 1,
+        turns: SpaceTurns | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         """Prepares the queue; `start` starts the threads.
@@ -88,6 +92,7 @@ class Batcher(Generic[J, R]):
             group: Jobs of one group can share a run.
             name: Prefix of the threads' names.
             threads: Number of threads.
+            turns: Where runs take turns with those of other spaces; None if there are none.
             clock: Monotonic seconds.
         """
         self._engine_run = run
@@ -105,6 +110,8 @@ class Batcher(Generic[J, R]):
         self._closing = self._waking = False
         self._dead = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._turns = turns
+        self._lane: Lane | None = None
         self._runs = [ThreadRun(self.costs, clock) for _ in range(threads)]
         self._threads = [
             threading.Thread(target=self._work, args=(run,), name=f"{name}-{number}", daemon=True)
@@ -116,6 +123,7 @@ class Batcher(Generic[J, R]):
     def start(self) -> None:
         """Starts the threads. Call it on the event loop that submits jobs."""
         self._loop = asyncio.get_running_loop()
+        self._lane = None if self._turns is None else self._turns.join(self)
         for thread in self._threads:
             thread.start()
 
@@ -131,9 +139,26 @@ class Batcher(Generic[J, R]):
         return not stuck and all(thread.is_alive() for thread in self._threads)
 
     def forecast(self, group: Hashable, *, jobs: int = 1) -> Forecast:
-        """Forecasts when so many jobs of this group would be done if they were submitted together now."""
+        """Forecasts when so many jobs of this group would be done if they were submitted together now.
+
+        The runs of other spaces whose turn comes first are included.
+        """
         with self._lock:
-            return self._queue.forecast(group, self._runs, jobs)
+            forecast = self._queue.forecast(group, self._runs, jobs)
+        if self._lane is None or not (wait := self._lane.wait_s(forecast.seconds, forecast.alone)):
+            return forecast
+        return replace(forecast, seconds=forecast.seconds + wait, idle=False)
+
+    def backlog(self) -> Backlog:
+        """Forecasts the runs that the waiting jobs will take, for the forecasts of other spaces."""
+        if not len(self._queue):
+            return Backlog()
+        with self._lock:
+            return self._queue.backlog()
+
+    def left_s(self) -> float:
+        """Forecasts the seconds left of the present run, for the forecasts of other spaces."""
+        return max(run.left() for run in self._runs)
 
     async def submit(self, job: J, deadline: Deadline) -> R:
         """Runs one job.
@@ -190,6 +215,8 @@ class Batcher(Generic[J, R]):
             if thread.is_alive():
                 await asyncio.to_thread(thread.join, max(0.0, until - self._clock()))
         self._fail_waiting(Overloaded("the service shut down before the job was run"))
+        if self._lane is not None:
+            self._lane.leave()
         if any(thread.is_alive() for thread in self._threads):
             log.error("engine_still_running_at_shutdown")
 
@@ -250,6 +277,7 @@ class Batcher(Generic[J, R]):
             with self._changed:
                 self._dead = True
                 run.end()
+            self._end_turn(run)
             self._post(batch, [ModelError("the engine thread died")] * len(batch))
             self._fail_waiting(ModelError("the engine thread died"))
 
@@ -260,15 +288,33 @@ class Batcher(Generic[J, R]):
                 self._wait_for_jobs()
                 if not len(self._queue) and self._closing:
                     return []
-                batch, expired = self._queue.take()  # empty if another thread was faster
-                if batch:
-                    run.begin(batch[0].group, len(batch))
+                if self._lane is None:
+                    batch, expired = self._take(run)
+            if self._lane is not None:
+                # The jobs are chosen when it is their turn: those that wait by then.
+                run.turn = self._lane.take()
+                with self._lock:
+                    batch, expired = self._take(run)
+                if not batch:
+                    self._end_turn(run)
             now = self._clock()
             for entry in (*batch, *expired):
                 self._queued(now - entry.enqueued)
             self._post(expired, [self._too_late(entry) for entry in expired])
             if batch:
                 return batch
+
+    def _take(self, run: ThreadRun) -> tuple[list[Entry[J, R]], list[Entry[J, R]]]:
+        """Takes the jobs of the next run, and those for which it is too late. The caller holds the lock."""
+        batch, expired = self._queue.take()  # empty if another thread was faster, or nobody waits for the jobs any more
+        if batch:
+            run.begin(batch[0].group, len(batch))
+        return batch, expired
+
+    def _end_turn(self, run: ThreadRun) -> None:
+        if self._lane is not None and run.turn is not None:
+            turn, run.turn = run.turn, None
+            self._lane.end(turn)
 
     def _wait_for_jobs(self) -> None:
         """Returns when jobs wait and their window is over. The caller holds the lock."""
@@ -298,6 +344,7 @@ class Batcher(Generic[J, R]):
             results = [failure] * len(batch)
         with self._lock:
             run.end()
+        self._end_turn(run)
         for entry in batch:
             entry.ended = True
         self._post(batch, [_as_model_error(result) for result in results])

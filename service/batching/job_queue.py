@@ -14,6 +14,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from service.batching.fair_turns import Backlog, Turn
 from service.batching.run_costs import Forecast, RunCosts
 from service.common.deadline import Clock, Deadline
 
@@ -69,6 +70,7 @@ class ThreadRun:
         group: Their group.
         since: Clock time at which the run began; None between runs.
         overran: Whether the last run took too long.
+        turn: The thread's turn among the spaces; None where there are no others.
     """
 
     costs: RunCosts
@@ -77,6 +79,7 @@ class ThreadRun:
     group: Hashable = None
     since: float | None = None
     overran: bool = False
+    turn: Turn | None = None
 
     def begin(self, group: Hashable, jobs: int) -> None:
         """Notes that a run begins."""
@@ -220,6 +223,15 @@ class JobQueue(Generic[J, R]):
         )
         ahead += self._costs.drain_s(group, own.jobs + jobs, own.earliest - begins, together=jobs)
         return Forecast(max(alone, under_way + ahead / len(runs)), alone, idle=False)
+
+    def backlog(self) -> Backlog:
+        """Forecasts the runs that the waiting jobs will take."""
+        now, costs = self._clock(), self._costs
+        waiting = [(key, group.jobs, group.earliest - now) for key, group in self._waiting.items()]
+        return Backlog(
+            sum(costs.drain_s(*group) for group in waiting),
+            max((costs.largest_run_s(*group) for group in waiting), default=0.0),
+        )
 
     def _note(self, entry: Entry[J, R]) -> None:
         waiting = self._waiting.get(entry.group, _Waiting())

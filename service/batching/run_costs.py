@@ -156,6 +156,10 @@ class RunCosts:
         runs, rest = divmod(jobs, rows)
         return runs * self.run_s(group, rows) + (self.run_s(group, rest) if rest else 0.0)
 
+    def largest_run_s(self, group: Hashable, jobs: int, left_s: float = math.inf) -> float:
+        """Returns the seconds of the largest run among those of `drain_s`."""
+        return self.run_s(group, max(1, self._rows_before(group, jobs, left_s, 0)))
+
     def _rows_before(self, group: Hashable, jobs: int, left_s: float, together: int) -> int:
         """What `rows_within` returns for so many jobs with the same time left, looked up once for each size class."""
         most = min(jobs, max(self._batch_max, min(together, len(self._places) - 1)))

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from service.artifact.artifact import Artifact
 from service.artifact.features import NO_EVENTS
 from service.batching.batcher import Batcher, BatchLimits
+from service.batching.run_scheduler import NO_TURNS, StageTurns
 from service.catalogue.live_items import LiveItems
 from service.catalogue.updates import CatalogueUpdates
 from service.common.background import spawn
@@ -71,10 +72,16 @@ class LoadedModel:
 
 
 class Loader:
-    """Opens and starts models as the settings of a space say."""
+    """Opens and starts models as the settings of a space say.
 
-    def __init__(self, space: Space, metrics: Metrics) -> None:
-        self._space, self._settings, self._metrics = space, space.settings, metrics
+    Args:
+        space: What belongs to the space.
+        metrics: Of the space.
+        turns: Where the runs of its models take turns with those of other spaces.
+    """
+
+    def __init__(self, space: Space, metrics: Metrics, turns: StageTurns = NO_TURNS) -> None:
+        self._space, self._settings, self._metrics, self._turns = space, space.settings, metrics, turns
         self._filter_ration = FilterRation(space.settings.filter_build_share)
         self._live_items: LiveItems | None = None
 
@@ -139,8 +146,13 @@ class Loader:
             queue_max=settings.queue_max,
             stall_s=settings.engine_stall_s,
         )
-        encoder = Batcher(engine.encode, metrics, limits, group=lambda job: job.run_key, name="encode")
-        decoder = Batcher(engine.decode, metrics, limits, group=lambda job: job.run_key, name="decode")
+        turns = self._turns
+        encoder = Batcher(
+            engine.encode, metrics, limits, group=lambda job: job.run_key, name="encode", turns=turns.encode
+        )
+        decoder = Batcher(
+            engine.decode, metrics, limits, group=lambda job: job.run_key, name="decode", turns=turns.decode
+        )
         for batcher in (encoder, decoder):
             batcher.start()
             stack.push_async_callback(batcher.close, settings.drain_timeout_s)
