@@ -8,6 +8,7 @@
     docs/memory-figures.md from loadtests/draw/templates/memory-figures.md
     docs/shop-figures.md   from loadtests/draw/templates/shop-figures.md
     docs/fleet-figures.md  from loadtests/draw/templates/fleet-figures.md
+    docs/capacity.md       from loadtests/draw/templates/capacity.md
 
 A template holds the prose of a page. `{{name}}` in it stands for the section drawn from the results file of that name,
 `{{criteria}}` for the criteria of the page, `{{limits}}` for those with a limit, `{{machine}}` for the machines and
@@ -26,6 +27,7 @@ import typer
 
 from loadtests.common import limit_criteria, results
 from loadtests.draw import (
+    capacity,
     engine_tables,
     loop,
     method_verdicts,
@@ -162,7 +164,8 @@ LOOP = Document(
 MEMORY = Document("memory-figures", results.MEMORY, methods.SECTIONS, lambda _: {}, {})
 SHOP = Document("shop-figures", results.SHOP, {}, lambda _: {}, {})
 FLEET = Document("fleet-figures", results.FLEET, {}, lambda _: {}, {})
-DOCUMENTS = (PERFORMANCE, RELIABILITY, QUALITY, MODEL_CARD, LOOP, MEMORY, SHOP, FLEET)
+CAPACITY = Document("capacity", results.FLEET, capacity.SECTIONS, lambda _: {}, {}, capacity.SUMMARY)
+DOCUMENTS = (PERFORMANCE, RELIABILITY, QUALITY, MODEL_CARD, LOOP, MEMORY, SHOP, FLEET, CAPACITY)
 
 
 def read(document: Document, folder: Path = results.RESULTS) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def rates(sides: Sequence[Side], asked: Asked, rounds: int) -> Iterator[dict[str
         for number in range(rounds):
             found: dict[str, Any] = {}
             for which in (number % 2, 1 - number % 2):
-                found[("before", "after")[which]] = _rate(served[which].url, asked.bodies, seed=number)
+                found[("before", "after")[which]] = highest_rate_of(served[which].url, asked.bodies, seed=number)
             yield found
 
 
@@ -149,7 +149,7 @@ class _OutOfTimeError(Exception):
     """The search has used up its time."""
 
 
-def _rate(url: str, bodies: Sequence[Arrival], seed: int) -> dict[str, Any]:
+def highest_rate_of(url: str, bodies: Sequence[Arrival], seed: int) -> dict[str, Any]:
     """Searches the highest rate; out of time, it is the highest that held, and was not confirmed by a longer run."""
     warm = list(islice(cycle(bodies), 4 * _WARM))
     closed = closed_now(url, warm, concurrency=8, skip=_WARM)
