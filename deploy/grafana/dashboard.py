@@ -228,6 +228,10 @@ _INSIDE = (
         (Query(_hourly("worker_replaced"), "workers"), Query(_hourly("log_lines_dropped"), "log lines")),
     ),
     Panel(
+        "Spans", "Of traces that are kept; those that fail are lost: the collector is away or refuses them.",
+        (Query(f"{_rate('spans_total', 'outcome')} or vector(0)", "{{outcome}}"),), "reqps", stacked=True,
+    ),
+    Panel(
         "Files that hang", "Replicas that cannot read a file they follow.",
         (Query(f"{_gauge('file_hangs', 'sum', 'file')} or vector(0)", "{{file}}"),), stacked=True,
     ),

@@ -26,11 +26,14 @@ from service.common.metrics import Metrics
 from service.common.request_context import RequestContext, request_id
 from service.common.request_errors import BodyTooLarge, EncodedBody
 from service.schemas.deprecations import Deprecations
+from service.tracing import tracing
 
 log = logs.get("service.requests")
 
 # Answered until the end of a shutdown: probes, and the route that always answers.
 _ALWAYS = frozenset({"/recommend", "/healthz", "/readyz", "/metrics", "/version"})
+# Probes and scrapes come every few seconds, and nobody asks what became of one of them.
+_NOT_TRACED = frozenset({"/healthz", "/readyz", "/metrics"})
 _UNMATCHED = "unmatched"
 _WITHOUT_BODY = frozenset({"GET", "OPTIONS"})
 _NONE: Direct = {}
@@ -107,6 +110,9 @@ class RequestGate:
             await self._app(scope, receive, send)
             return
         call, method = self._call(scope), scope["method"]
+        trace = None if scope["path"] in _NOT_TRACED else tracing.begin(call.headers, call.arrived)
+        if trace is not None:
+            call.facts["trace_id"] = trace.trace_id
         scope.setdefault("state", {})["call"] = call
         if self._root_path and f"{scope['path']}/".startswith(f"{self._root_path}/"):
             scope["path"] = scope["path"].removeprefix(self._root_path) or "/"
@@ -133,7 +139,7 @@ class RequestGate:
             self._metrics.inflight.dec()
             if answer.deprecated is not None:
                 answer.deprecated.count(self._metrics, self._owner)
-            self._record(scope, method, call, answer.status)
+            self._record(scope, method, call, answer.status, trace)
 
     def _call(self, scope: Scope) -> RequestContext:
         # Of several headers of one name the first one counts.
@@ -193,10 +199,15 @@ class RequestGate:
         if b"content-encoding" in headers and scope["method"] not in _WITHOUT_BODY:
             refuse_encoded(scope["headers"])
 
-    def _record(self, scope: Scope, method: str, call: RequestContext, status: int) -> None:
+    def _record(
+        self, scope: Scope, method: str, call: RequestContext, status: int, trace: tracing.Trace | None
+    ) -> None:
         route = getattr(scope.get("route"), "path_format", _UNMATCHED)
-        took = self._clock() - call.arrived
-        self._metrics.answered(route, status, call.source, took)
+        now = self._clock()
+        took = now - call.arrived
+        self._metrics.answered(route, status, call.source, took, tracing.exemplar())
+        if trace is not None:
+            tracing.answered(trace, method, route, status, call.facts, now)
         if not self._line.on:
             return
         self._line.write(

@@ -10,6 +10,7 @@ from service.access.keys import Access
 from service.api.runtime import Runtime
 from service.assembly.space import open_space
 from service.common.background import spawn
+from service.common.errors import StartupError
 from service.common.metrics import Metrics, watch_loop_lag
 from service.common.process_state import ProcessState
 from service.common.settings import Settings
@@ -21,8 +22,11 @@ from service.ops.recent_traffic import RecentTraffic
 from service.ops.worker_peers import Peers
 from service.store.embedded_valkey import EmbeddedValkey
 from service.store.store import Store
+from service.tracing import tracing
 
 _EMBEDDED = "embedded"
+# How long a shutdown waits for a collector to take the last spans.
+_LAST_SPANS_S = 2.0
 
 
 async def open_runtime(
@@ -46,6 +50,7 @@ async def open_runtime(
     Raises:
         StartupError: A setting, the policies file, the artefact or Redis cannot be used.
     """
+    await _open_traces(stack, settings, metrics)
     access = _open_access(stack, settings, metrics)
     redis = RedisServer(stack, settings)
     space = await open_space(stack, metrics, Space.default(settings), redis.url, engine, store)
@@ -73,6 +78,27 @@ async def open_runtime(
         console=console,
         peers=peers,
     )
+
+
+async def _open_traces(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -> None:
+    """Switches traces on, if the settings say where to send them.
+
+    Raises:
+        StartupError: The extra `otel` is not installed.
+    """
+    if not settings.traces:
+        return
+    try:
+        # Imported here: the SDK takes a while to load, and most processes do without it.
+        from service.tracing import otel
+    except ModuleNotFoundError as error:
+        raise StartupError(f"GPT4REC_TRACES: {error.name} is missing; pip install 'gpt4rec[otel]'") from None
+    endpoint = None if settings.traces == "environment" else settings.traces
+    exporter = otel.CountedExporter(otel.otlp(endpoint), lambda outcome, n: metrics.spans.labels(outcome).inc(n))
+    tracer = otel.OtelTracer(settings.traces_share, exporter)
+    tracing.switch_on(tracer)
+    stack.push_async_callback(asyncio.to_thread, tracer.close, _LAST_SPANS_S)
+    stack.callback(tracing.switch_off, tracer)
 
 
 class RedisServer:

@@ -27,6 +27,7 @@ from service.common.alarms import Alarms
 from service.common.deadline import Clock, Deadline
 from service.common.errors import DeadlineExceeded, ModelAttemptFailed, ModelError, Overloaded
 from service.common.metrics import Metrics
+from service.tracing import tracing
 
 log = logs.get(__name__)
 
@@ -90,7 +91,7 @@ class Batcher(Generic[J, R]):
             metrics: Where times in the queue are reported.
             limits: Sizes and times.
             group: Jobs of one group can share a run.
-            name: Prefix of the threads' names.
+            name: What runs are: prefix of the threads' names, and name of the runs in traces.
             threads: Number of threads.
             turns: Where runs take turns with those of other spaces; None if there are none.
             clock: Monotonic seconds.
@@ -100,7 +101,7 @@ class Batcher(Generic[J, R]):
         self._batch_max, self._window_s = limits.batch_max, limits.window_s
         self._queue_max, self._stall_s = limits.queue_max, limits.stall_s
         self._queued = metrics.stage_duration.labels("queue").observe
-        self._clock = clock
+        self._clock, self._name = clock, name
         self.costs = RunCosts(limits.batch_max, clock, together_max=limits.together_max)
         self._queue: JobQueue[J, R] = JobQueue(self.costs, clock)
         # Held for a few steps at a time. To take it by itself is quicker than through the condition.
@@ -184,7 +185,7 @@ class Batcher(Generic[J, R]):
     def entry(self, job: J, deadline: Deadline) -> Entry[J, R]:
         """Returns a job as it stands in the queue, where `queue` puts it with others."""
         future = asyncio.get_running_loop().create_future()
-        return Entry(job, self._group(job), deadline, future, self._clock())
+        return Entry(job, self._group(job), deadline, future, self._clock(), trace=tracing.sampled())
 
     def queue(self, entries: Sequence[Entry[J, R]]) -> None:
         """Queues jobs that came together, at once, so that no run begins with some of them. Refusals are results."""
@@ -301,6 +302,10 @@ class Batcher(Generic[J, R]):
             for entry in (*batch, *expired):
                 self._queued(now - entry.enqueued)
             self._post(expired, [self._too_late(entry) for entry in expired])
+            for entry in expired:
+                if entry.trace is not None:
+                    left_s = entry.deadline.at - now
+                    entry.trace.stage("queue", entry.enqueued, now, left_s, error="DeadlineExceeded")
             if batch:
                 return batch
 
@@ -347,7 +352,20 @@ class Batcher(Generic[J, R]):
         self._end_turn(run)
         for entry in batch:
             entry.ended = True
+        traced = [(entry, result) for entry, result in zip(batch, results, strict=True) if entry.trace is not None]
+        ended = self._clock() if traced else 0.0
         self._post(batch, [_as_model_error(result) for result in results])
+        for entry, result in traced:
+            self._note(entry, result, ended, len(batch))
+
+    def _note(self, entry: Entry[J, R], result: R | Exception, ended: float, rows: int) -> None:
+        """Notes the wait and the run of a job in its trace; its waiter already has the result."""
+        begun, until = entry.begun, entry.deadline.at
+        if entry.trace is None or begun is None:
+            return
+        entry.trace.stage("queue", entry.enqueued, begun, until - begun)
+        error = {"error": type(result).__name__} if isinstance(result, Exception) else {}
+        entry.trace.stage(self._name, begun, ended, until - ended, batch_rows=rows, **error)
 
     def _post(self, batch: Sequence[Entry[J, R]], results: Sequence[R | Exception]) -> None:
         if batch:

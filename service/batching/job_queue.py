@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 from service.batching.fair_turns import Backlog, Turn
 from service.batching.run_costs import Forecast, RunCosts
 from service.common.deadline import Clock, Deadline
+from service.tracing.tracing import Trace
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -41,6 +42,7 @@ class Entry(Generic[J, R]):
         ended: Whether its result is on its way.
         abandoned: Whether its waiter is gone.
         party: What it came together with: jobs of one party share a run, however many they are.
+        trace: The trace that it belongs to, if its spans are kept.
     """
 
     job: J
@@ -52,6 +54,7 @@ class Entry(Generic[J, R]):
     ended: bool = False
     abandoned: bool = False
     party: object = None
+    trace: Trace | None = None
 
     @property
     def began_at_once(self) -> bool:

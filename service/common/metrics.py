@@ -72,6 +72,7 @@ _FROM_ZERO: dict[str, tuple[str, ...]] = {
     "gpt4rec_item_changes": ITEM_CHANGES,
     "gpt4rec_kept_lists": ("hit", "miss", "never"),
     "gpt4rec_model_attempts": ATTEMPTS,
+    "gpt4rec_spans": ("exported", "failed"),
     "gpt4rec_watch_skipped": ("lists", "events"),
 }
 
@@ -221,6 +222,11 @@ class Metrics:
             "outcome",
         )
         self.kept_list_bytes = self._gauge("gpt4rec_kept_list_bytes", "Estimated memory of the lists that are kept.")
+        self.spans = self._counter(
+            "gpt4rec_spans",
+            "Spans of traces by what became of them: exported (a collector took them), failed (it did not).",
+            "outcome",
+        )
         self.redis_errors = self._counter(
             "gpt4rec_redis_errors", "Redis commands that failed or timed out.", "operation"
         )
@@ -399,7 +405,9 @@ class Metrics:
             cache=Totals({f"{labels['level']}:{labels['outcome']}": n for labels, n in _counts(self.state_cache)}),
         )
 
-    def answered(self, route: str, status: int, source: str, seconds: float) -> None:
+    def answered(
+        self, route: str, status: int, source: str, seconds: float, exemplar: dict[str, str] | None = None
+    ) -> None:
         """Counts an answered request.
 
         Args:
@@ -407,11 +415,12 @@ class Metrics:
             status: The HTTP status of the answer.
             source: What made the list: gpt4rec, item_cf, popular or repeat; empty for other routes.
             seconds: From its arrival to the last byte of the answer.
+            exemplar: Labels that lead to its trace; None if there is none.
         """
         child = self._requests.get((route, status, source))
         if child is None:
             child = self._requests[route, status, source] = self.request_duration.labels(route, str(status), source)
-        child.observe(seconds)
+        child.observe(seconds, exemplar)
         if route == RECOMMEND and status == HTTPStatus.OK:
             if source not in self._latency:
                 self._latency[source] = [0] * (len(LATENCY_BUCKETS) + 1)
@@ -427,9 +436,14 @@ class Metrics:
         if outcome in self._attempts:
             self._attempts[outcome].inc()
 
-    def stage(self, name: str) -> _Stage:
-        """Returns a context that measures the time of a stage, also when it fails."""
-        return _Stage(self._stages[name])
+    def stage(self, name: str, exemplar: dict[str, str] | None = None) -> _Stage:
+        """Returns a context that measures the time of a stage, also when it fails.
+
+        Args:
+            name: The stage.
+            exemplar: Labels that lead to its trace; None if there is none.
+        """
+        return _Stage(self._stages[name], exemplar)
 
     def file_lane(self, file: str, patience_s: float = PATIENCE_S) -> DiskLane:
         """Returns a lane that shows whether the file hangs.
@@ -459,16 +473,16 @@ class Metrics:
 class _Stage:
     """Observes how long its body took. A class: a generator as a context takes longer than most stages are measured."""
 
-    __slots__ = ("_began", "_times")
+    __slots__ = ("_began", "_exemplar", "_times")
 
-    def __init__(self, times: Histogram) -> None:
-        self._times = times
+    def __init__(self, times: Histogram, exemplar: dict[str, str] | None) -> None:
+        self._times, self._exemplar = times, exemplar
 
     def __enter__(self) -> None:
         self._began = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:
-        self._times.observe(time.perf_counter() - self._began)
+        self._times.observe(time.perf_counter() - self._began, self._exemplar)
 
 
 def value_of(metric: Counter | Gauge, *labels: str) -> float:

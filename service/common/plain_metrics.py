@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from prometheus_client import Counter, Histogram
 from prometheus_client.metrics import MetricWrapperBase
-from prometheus_client.samples import Sample
+from prometheus_client.samples import Exemplar, Sample
 from prometheus_client.utils import floatToGoString
 
 # Whether the times at which series began are shown: prometheus-client has a switch for them.
@@ -66,21 +66,25 @@ class PlainHistogram(_Labelled, Histogram):
     def _metric_init(self) -> None:
         self._counts = [0] * len(self._upper_bounds)
         self._total, self._one, self._created = 0.0, Lock(), time.time()
+        # The latest of each bucket.
+        self._exemplars: dict[int, Exemplar] = {}
 
-    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:  # noqa: ARG002 - none are shown
-        """Counts a value."""
+    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
+        """Counts a value; an exemplar is shown with the bucket of the value, in the OpenMetrics format."""
         place = bisect_left(self._upper_bounds, amount)
         with self._one:
             self._counts[place] += 1
             self._total += amount
+            if exemplar is not None:
+                self._exemplars[place] = Exemplar(exemplar, amount, time.time())
 
     def _child_samples(self) -> Iterable[Sample]:
         with self._one:
-            counts, total = list(accumulate(self._counts)), self._total
+            counts, total, exemplars = list(accumulate(self._counts)), self._total, dict(self._exemplars)
         return (
             *(
-                Sample("_bucket", {"le": floatToGoString(bound)}, float(count), None, None)  # type: ignore[no-untyped-call]
-                for bound, count in zip(self._upper_bounds, counts, strict=True)
+                Sample("_bucket", {"le": floatToGoString(bound)}, float(count), None, exemplars.get(place))  # type: ignore[no-untyped-call]
+                for place, (bound, count) in enumerate(zip(self._upper_bounds, counts, strict=True))
             ),
             Sample("_count", {}, float(counts[-1]), None, None),
             Sample("_sum", {}, total, None, None),

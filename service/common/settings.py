@@ -343,6 +343,22 @@ class Settings(BaseSettings):
         "model was made on. See docs/loop.md.",
     )
 
+    # -- traces
+    traces: str = Field(
+        "",
+        pattern=r"^(environment|https?://[^\s@?#]+)?$",
+        description="Where spans of requests are sent, with OTLP over HTTP: the URL of a collector, as "
+        "`http://collector:4318/v1/traces`, or `environment` for that of the variables `OTEL_EXPORTER_OTLP_…`. Needs "
+        "`pip install 'gpt4rec[otel]'`. Empty: no traces. See docs/fleet.md.",
+    )
+    traces_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of the traces beginning here that are kept. One that a caller begins, by `traceparent`, is "
+        "kept if the caller keeps it.",
+    )
+
     # -- guard
     breaker_window_s: float = Field(
         5.0, gt=0, description="Length of the window over which model attempts are counted."

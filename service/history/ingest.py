@@ -22,6 +22,7 @@ from service.policies.policies import Policies
 from service.schemas.requests import B, Event, EventsRequest, MergeRequest, parse
 from service.store.records import NewEvent, Subject
 from service.store.store import Store
+from service.tracing import tracing
 from service.watch.counting import SeenEvent, place_of
 from service.watch.traffic_watch import TrafficWatch
 
@@ -101,7 +102,8 @@ class Ingest:
             batch.setdefault(subject, []).append(self._new_event(event))
         epoch = self._write_behind.erasure_epoch
         try:
-            results = await self._store.append_many(list(batch.items()))
+            with tracing.span("store", None, "append"):
+                results = await self._store.append_many(list(batch.items()))
         except StoreUnavailable:
             self._metrics.events.labels("failed").inc(len(request.events))
             self._metrics.redis_errors.labels("append").inc()

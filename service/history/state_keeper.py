@@ -30,6 +30,7 @@ from service.history.write_queue import WriteQueue
 from service.lifecycle.served_model import ServedModel
 from service.store.records import Subject, UserRecord
 from service.store.store import Store
+from service.tracing import tracing
 
 # Subject, version of the log with the stamp of the features, version of the model.
 _Key = tuple[Subject, str, str]
@@ -94,7 +95,7 @@ class StateKeeper:
         if cached is not None and cached.subject is not None:
             subject = cached.subject  # the same, with its tag made
         try:
-            with self._metrics.stage("state"):
+            with self._metrics.stage("state", tracing.exemplar()), tracing.span("store", deadline, "read"):
                 known = None if cached is None else cached.record
                 record = await self._store.read_if_changed(
                     subject, model.encoder_version.name, known, deadline.remaining()

@@ -44,6 +44,7 @@ from service.recommend.shown_list import entry_of, watched
 from service.rules.counting import RuleCounts
 from service.schemas.requests import RecommendRequest
 from service.store.records import Subject, UserRecord
+from service.tracing import tracing
 from service.watch.traffic_watch import TrafficWatch
 
 log = logs.get(__name__)
@@ -264,5 +265,6 @@ class Recommender:
         )
         if late:
             self._metrics.deadline_missed.labels(made.rung).inc()
+        tracing.budget_left(plan.deadline.at - plan.deadline.clock())
         plan.context.source = made.source
         plan.context.facts.update(made.labels(), segment=plan.segment, k=plan.k)

@@ -61,7 +61,7 @@ def test_the_metric_families_are_those_of_the_contract() -> None:
             "exposures", "recorded_events", "exposures_waiting", "exposures_trimmed_unread",
             "bodies_refused", "deprecated_uses", "histories_missing", "redis_state", "unanswered_bytes",
             "watch", "watched", "watch_baseline", "watch_skipped", "drift", "drift_threshold", "drifted",
-            "shown_items", "shown_categories", "ordered_lists", "kept_lists", "kept_list_bytes",
+            "shown_items", "shown_categories", "ordered_lists", "kept_lists", "kept_list_bytes", "spans",
     }  # fmt: skip
     assert {f.name for f in Metrics().registry.collect()} == {f"gpt4rec_{name}" for name in expected}
 
