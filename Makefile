@@ -14,7 +14,7 @@ ONCE   ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test clients check coverage format texts load bench reliability fuzz generators audit clean
+.PHONY: help install demo test fleet clients check coverage format texts load bench reliability fuzz generators audit clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ demo: $(STAMP)  ## Train on MovieLens-100K, export, serve, and show recommendati
 
 test: $(STAMP)  ## Run the tests
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+fleet: $(STAMP)  ## Tests of real clusters, proxies and replicas, a minute
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m fleet
 
 clients: $(STAMP)  ## Build, check and test the clients for Python and TypeScript, against a real service; needs npm
 	cd deploy/clients/typescript && npm ci --no-audit --no-fund && npm run --silent check && npm pack --dry-run

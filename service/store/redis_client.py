@@ -5,17 +5,17 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from redis.asyncio import ConnectionPool, Redis, RedisCluster, SSLConnection, UnixDomainSocketConnection
-from redis.asyncio.cluster import ClusterNode
+from redis.asyncio import ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import RedisError
 
 from service.common.errors import SettingsError
+from service.store.cluster_client import ClusterClient
 from service.store.redis_url import RedisUrl, parse_url
 
-Client = Redis | RedisCluster
+Client = Redis | ClusterClient
 
 # On connections that nobody reads from (in the pool, and the subscriptions), a peer that vanished without a FIN is
 # noticed within 15 s.
@@ -36,7 +36,7 @@ def client_for(url: str, *, socket_timeout_s: float, max_connections: int) -> Cl
     Args:
         url: See `service.store.redis_url`.
         socket_timeout_s: A connection is dropped if connecting or a reply takes longer.
-        max_connections: Connections in the pool.
+        max_connections: Connections in the pool; of a cluster, to each node.
 
     Raises:
         SettingsError: The URL cannot be used.
@@ -52,12 +52,11 @@ def client_for(url: str, *, socket_timeout_s: float, max_connections: int) -> Cl
     }
     try:
         if where.kind == "cluster":
-            nodes = [ClusterNode(host, port) for host, port in where.addresses]
-            return RedisCluster(startup_nodes=nodes, ssl=where.tls, **where.options, **options)
+            return ClusterClient(where.addresses, **{**where.options, **options, **_secured(where)})
         if where.kind == "sentinel":
             return _sentinel(where, options)
         return _single(where, options)
-    except (ValueError, RedisError, RedisClusterException) as error:
+    except (TypeError, ValueError, RedisError) as error:
         raise SettingsError(f"the options of the Redis URL cannot be used: {error}") from None
 
 
@@ -66,8 +65,12 @@ def _single(where: RedisUrl, options: dict[str, Any]) -> Client:
         kind: dict[str, Any] = {"connection_class": UnixDomainSocketConnection, "path": where.path}
     else:
         ((host, port),) = where.addresses
-        kind = {"host": host, "port": port, **({"connection_class": SSLConnection} if where.tls else {})}
+        kind = {"host": host, "port": port, **_secured(where)}
     return Redis.from_pool(ConnectionPool(**kind, **where.options, **options))
+
+
+def _secured(where: RedisUrl) -> dict[str, Any]:
+    return {"connection_class": SSLConnection} if where.tls else {}
 
 
 def _sentinel(where: RedisUrl, options: dict[str, Any]) -> Client:

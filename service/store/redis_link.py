@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import hiredis
-from redis.asyncio import Connection, ConnectionPool, RedisCluster, UnixDomainSocketConnection
+from redis.asyncio import Connection, ConnectionPool, UnixDomainSocketConnection
 from redis.exceptions import NoScriptError
 
 from service.common.alarms import Alarms
 from service.common.errors import StoreUnavailable
+from service.store.cluster_client import ClusterClient, Command
 from service.store.lua_script import Script
 from service.store.redis_causes import Cause, cause_of
 from service.store.redis_client import Client, client_for
@@ -30,7 +31,8 @@ T = TypeVar("T")
 
 # Turns of the event loop granted to an overdue reply: its bytes may have arrived without having been read.
 _GRACE_TURNS = 8
-_SLOTS = 16_384
+# The nodes of a cluster among which one that hangs leaves turns to the others.
+_NODES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,10 @@ class ScriptCall:
     def eval(self) -> tuple[Any, ...]:
         """Returns the command that sends the source, for a server that does not know the script."""
         return ("EVAL", self.script.source, len(self.keys), *self.keys, *self.args)
+
+    def command(self) -> Command:
+        """Returns the call as a command for a cluster."""
+        return Command(self.keys[0], self.evalsha(), self.eval())
 
 
 def _lane(client: Client, slowest_s: float) -> RedisLane | None:
@@ -80,11 +86,13 @@ class RedisLink:
             SettingsError: The URL cannot be used.
         """
         # Four more connections than commands: three for subscriptions, and one to spare.
-        self._client = client_for(url, socket_timeout_s=slowest_s, max_connections=max_commands + 4)
+        self._client: Any = client_for(url, socket_timeout_s=slowest_s, max_connections=max_commands + 4)
         self._lane = _lane(self._client, slowest_read_s or slowest_s)
         self._roles = RoleChanges(self._client, self._leave_reads)
         self._alarms = Alarms()
-        self._turn = asyncio.Semaphore(max_commands)
+        self._cluster = self._client if isinstance(self._client, ClusterClient) else None
+        # Of a cluster, each node has so many turns.
+        self._turn = asyncio.Semaphore(max_commands * (1 if self._cluster is None else _NODES))
         self._in_flight: set[asyncio.Task[Any]] = set()
         self.denied: frozenset[str] = frozenset()
         """Commands that the server does not let this user run. A script that needs one is not sent at all."""
@@ -94,31 +102,40 @@ class RedisLink:
     @property
     def is_cluster(self) -> bool:
         """Whether the URL is that of a Redis Cluster."""
-        return isinstance(self._client, RedisCluster)
+        return self._cluster is not None
 
     @property
     def uncovered_slots(self) -> int:
         """Number of slots of the cluster that no server is known for; 0 without a cluster, or before it was asked."""
-        known = len(self._client.nodes_manager.slots_cache) if isinstance(self._client, RedisCluster) else 0
-        return _SLOTS - known if known else 0
+        slots = None if self._cluster is None else self._cluster.nodes.slots
+        return 0 if slots is None else slots.uncovered
 
     async def refresh_slots(self, *, timeout_s: float) -> None:
         """Asks the cluster again which server has which slot."""
-        client = self._client
-        if isinstance(client, RedisCluster):
-            await self._bounded("CLUSTER SLOTS", client.nodes_manager.initialize, timeout_s)
+        if self._cluster is not None:
+            await self._bounded("CLUSTER SLOTS", self._cluster.nodes.refresh, timeout_s)
 
     async def command(self, *args: str | bytes | int, timeout_s: float) -> Any:
         """Runs one command and returns its reply."""
-        return await self._bounded(str(args[0]), lambda: self._client.execute_command(*args), timeout_s)
+        return await self._bounded(str(args[0]), lambda: self._executed(args, timeout_s), timeout_s)
+
+    async def _executed(self, args: tuple[str | bytes | int, ...], timeout_s: float) -> Any:
+        if self._cluster is not None:
+            return await self._cluster.execute_command(*args, until=_from_now(timeout_s))
+        return await self._client.execute_command(*args)
 
     async def script(self, call: ScriptCall, *, timeout_s: float) -> Any:
         """Runs a script with EVALSHA, and sends its source only if the server does not know it."""
         self._admit(call)
         self._hold(call)
-        return await self._bounded("EVALSHA", lambda: self._evaluated(call), timeout_s)
+        return await self._bounded("EVALSHA", lambda: self._evaluated(call, timeout_s), timeout_s)
 
-    async def _evaluated(self, call: ScriptCall) -> Any:
+    async def _evaluated(self, call: ScriptCall, timeout_s: float) -> Any:
+        if self._cluster is not None:
+            ((reply,), _) = await self._cluster.run([call.command()], None, until=_from_now(timeout_s))
+            if isinstance(reply, Exception):
+                raise reply
+            return reply
         try:
             return await self._client.execute_command(*call.evalsha())
         except NoScriptError:
@@ -128,7 +145,7 @@ class RedisLink:
         """Runs a script that only reads, on the connection shared by all reads if there is one."""
         self._admit(call)
         if self._lane is None:
-            return await self._bounded("EVALSHA", lambda: self._evaluated(call), timeout_s)
+            return await self._bounded("EVALSHA", lambda: self._evaluated(call, timeout_s), timeout_s)
         deadline = asyncio.get_running_loop().time() + timeout_s
         if not self._lane.open:
             await _in_time("connect", self._lane.connect(), deadline)
@@ -142,28 +159,28 @@ class RedisLink:
             return reply
         if str(reply).startswith("NOSCRIPT"):
             left_s = deadline - asyncio.get_running_loop().time()
-            return await self._bounded("EVALSHA", lambda: self._evaluated(call), left_s)
+            return await self._bounded("EVALSHA", lambda: self._evaluated(call, left_s), left_s)
         raise self._failed("EVALSHA", reply)
 
     async def scripts(
         self, calls: Sequence[ScriptCall], *, barrier: tuple[str | int, ...] | None, timeout_s: float
-    ) -> tuple[list[Any], Any]:
-        """Runs many scripts in one round trip.
+    ) -> tuple[list[Any], int]:
+        """Runs many scripts in one round trip; in a cluster, in one to each node.
 
         Args:
             calls: The scripts.
             barrier: A WAIT or WAITAOF command, or None. It covers only the writes of its own connection, so it is sent
-                in the same pipeline.
+                in the same pipeline, to every node that is written to.
             timeout_s: Time for all of them together.
 
         Returns:
-            The replies of the scripts, and the reply of the barrier.
+            The replies of the scripts, and how many copies have all writes: the smallest number that a barrier gave.
         """
-        replies, barrier_reply = await self._replies(calls, barrier, timeout_s)
-        for reply in (*replies, barrier_reply):
+        replies, reached = await self._replies(calls, barrier, timeout_s)
+        for reply in (*replies, *reached):
             if isinstance(reply, Exception):
                 raise self._failed("EVALSHA", reply) from reply
-        return replies, barrier_reply
+        return replies, min((one[0] if isinstance(one, list) else int(one) for one in reached), default=0)
 
     async def scripts_each(self, calls: Sequence[ScriptCall], *, timeout_s: float) -> list[Any]:
         """Runs many scripts in one round trip, and returns what became of each: its reply, or StoreUnavailable."""
@@ -172,32 +189,37 @@ class RedisLink:
 
     async def _replies(
         self, calls: Sequence[ScriptCall], barrier: tuple[str | int, ...] | None, timeout_s: float
-    ) -> tuple[list[Any], Any]:
-        """Runs many scripts in one round trip; returns replies, among which may be exceptions."""
+    ) -> tuple[list[Any], list[Any]]:
+        """Runs many scripts in one round trip; returns their replies and those to barriers: some may be exceptions."""
         self._admit(*calls)
         self._hold(*calls)
+        cluster = self._cluster
+        if cluster is not None:
+            commands, until = [call.command() for call in calls], _from_now(timeout_s)
+            return await self._bounded("EVALSHA", lambda: cluster.run(commands, barrier, until=until), timeout_s)
+        return await self._bounded("EVALSHA", lambda: self._piped(calls, barrier), timeout_s)
 
-        async def run() -> tuple[list[Any], Any]:
-            replies, barrier_reply = await self._pipeline([c.evalsha() for c in calls], barrier)
-            unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-            if unknown:
-                again, barrier_reply = await self._pipeline([calls[i].eval() for i in unknown], barrier)
-                for i, reply in zip(unknown, again, strict=True):
-                    replies[i] = reply
-            return replies, barrier_reply
-
-        return await self._bounded("EVALSHA", run, timeout_s)
+    async def _piped(
+        self, calls: Sequence[ScriptCall], barrier: tuple[str | int, ...] | None
+    ) -> tuple[list[Any], list[Any]]:
+        replies, reached = await self._pipeline([c.evalsha() for c in calls], barrier)
+        unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if unknown:
+            again, reached = await self._pipeline([calls[i].eval() for i in unknown], barrier)
+            for i, reply in zip(unknown, again, strict=True):
+                replies[i] = reply
+        return replies, reached
 
     async def _pipeline(
         self, commands: Sequence[tuple[Any, ...]], barrier: tuple[str | int, ...] | None
-    ) -> tuple[list[Any], Any]:
-        pipe: Any = self._client.pipeline() if self.is_cluster else self._client.pipeline(transaction=False)
+    ) -> tuple[list[Any], list[Any]]:
+        pipe: Any = self._client.pipeline(transaction=False)
         for command in commands:
             pipe.execute_command(*command)
         if barrier is not None:
             pipe.execute_command(*barrier)
         replies = await pipe.execute(raise_on_error=False)
-        return list(replies[: len(commands)]), replies[-1] if barrier is not None else None
+        return list(replies[: len(commands)]), list(replies[len(commands) :])
 
     def messages(self, channel: str, *, greeting: bool = False) -> AsyncGenerator[bytes, None]:
         """Yields the messages of a channel, on a connection of its own, until StoreUnavailable is raised.
@@ -282,6 +304,10 @@ class RedisLink:
         pool = getattr(self._client, "connection_pool", None)
         for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
             await sentinel.aclose()
+
+
+def _from_now(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
 
 
 def _overdue(reply: asyncio.Future[Any], turns: int = _GRACE_TURNS) -> None:

@@ -17,8 +17,8 @@ _PLAIN = (
     "client|setinfo", "client|setname", "eval", "evalsha", "hdel", "hgetall", "info", "lrange", "ping", "select",
     "subscribe", "wait", "waitaof",
 )  # fmt: skip
-# What a cluster's client asks as well.
-_CLUSTER = ("cluster|slots", "command")
+# What a cluster's client says as well.
+_CLUSTER = ("asking", "cluster|slots")
 
 # Arguments of a trial, after the key: as many as the command needs. The key holds a text, so that every command for
 # another type is refused without an effect once the right to it has been checked.

@@ -157,8 +157,6 @@ def _parsed(url: str, kind: Kind, *, tls: bool) -> RedisUrl:
 
 def _options(query: str, kind: Kind, *, tls: bool) -> dict[str, Any]:
     known = {**_COMMON, **(_TLS if tls else {}), **(_SENTINEL if kind == "sentinel" else {})}
-    if kind == "cluster":  # its client has none of these
-        known = {name: read for name, read in known.items() if name not in ("ssl_ca_path", "ssl_password")}
     given: dict[str, Any] = {}
     for name, text in parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)):
         if name in _OWN:

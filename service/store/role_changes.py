@@ -20,6 +20,7 @@ from redis.asyncio.sentinel import SentinelConnectionPool
 
 from service.common import logs
 from service.common.background import being_cancelled
+from service.store.cluster_client import ClusterClient
 from service.store.redis_causes import Cause
 
 log = logs.get(__name__)
@@ -48,7 +49,7 @@ class RoleChanges:
         """Follows the servers of a client.
 
         Args:
-            client: A redis-py client. That of a cluster follows by itself.
+            client: A redis-py client. That of a cluster follows by itself, and tells when other nodes are primaries.
             leave_reads: Makes the next read connect anew.
         """
         pool = getattr(client, "connection_pool", None)
@@ -59,6 +60,8 @@ class RoleChanges:
         self._hold_until = 0.0
         self._leaving: asyncio.Task[None] | None = None
         self.count = 0
+        if isinstance(client, ClusterClient):
+            client.nodes.changed = self._changed
 
     def failed(self, cause: Cause) -> None:
         """Takes note of a failed command."""
@@ -68,6 +71,10 @@ class RoleChanges:
         if cause == "read_only" and self._pool is not None and loop.time() >= self._next_try:
             self._next_try = loop.time() + _PAUSE_S
             self._leave()
+
+    def _changed(self) -> None:
+        """Takes note that a cluster has other primaries: the node that is listened to may be cut off from them."""
+        self.count += 1
 
     @property
     def under_way(self) -> bool:

@@ -56,7 +56,7 @@ class Store(SharedValues):
         """Creates the store, without connecting.
 
         Raises:
-            SettingsError: The URL cannot be used, or not with this durability.
+            SettingsError: The URL cannot be used.
         """
         self.settings = settings
         self._read_s = settings.read_timeout_ms / 1000
@@ -72,11 +72,6 @@ class Store(SharedValues):
             max_commands=settings.max_connections,
         )
         super().__init__(link, prefix=settings.prefix, timeout_s=write_s, audit_cap=settings.audit_cap)
-        if self._link.is_cluster and settings.durability != "memory":
-            raise SettingsError(
-                "durability aof and replica need one connection for each write, which a Redis Cluster client does "
-                "not provide: use durability memory, and min-replicas-to-write on the servers"
-            )
         self.streams = LogStreams(link, prefix=settings.prefix, timeout_s=write_s, ttl_s=settings.ttl_s)
         self.pages = PageMarks(link, prefix=settings.prefix, timeout_s=write_s)
         self.outcomes = OutcomeFields(link, prefix=settings.prefix, timeout_s=write_s)
@@ -325,8 +320,7 @@ class Store(SharedValues):
         else:
             barrier = ("WAIT", settings.replicas, settings.durability_timeout_ms)
             wanted = settings.replicas
-        replies, reached = await self._link.scripts(calls, barrier=barrier, timeout_s=self._append_s)
-        copies = reached[0] if isinstance(reached, list) else reached
+        replies, copies = await self._link.scripts(calls, barrier=barrier, timeout_s=self._append_s)
         if copies < wanted:
             raise StoreUnavailable(
                 f"{barrier[0]}: {copies} of {wanted} copies were written within the time-out",

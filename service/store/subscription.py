@@ -7,10 +7,9 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-from redis.asyncio import RedisCluster
-
 from service.common.background import being_cancelled
 from service.common.errors import StoreUnavailable
+from service.store.cluster_client import ClusterClient
 from service.store.redis_causes import cause_of
 
 # A subscription that has received nothing for this long, although it was pinged, is replaced.
@@ -35,9 +34,7 @@ async def messages(
     loop = asyncio.get_running_loop()
     pubsub: Any = None
     try:
-        if isinstance(client, RedisCluster):
-            await client.initialize()  # else its subscriptions say only that no node is known
-        pubsub = client.pubsub()
+        pubsub = await client.subscriber() if isinstance(client, ClusterClient) else client.pubsub()
         await pubsub.subscribe(channel)
         received = pinged = loop.time()
         while not being_cancelled():

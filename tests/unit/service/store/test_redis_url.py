@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import Redis
 from redis.asyncio.sentinel import SentinelConnectionPool
 
 from service.common.errors import SettingsError
+from service.store.cluster_client import ClusterClient
 from service.store.redis_client import client_for
 from service.store.redis_url import parse_url
 
@@ -54,8 +55,8 @@ def test_what_cannot_be_used_is_refused_by_name(url: str, told: str) -> None:
 
 def _options(url: str) -> tuple[Any, dict[str, Any]]:
     client = client_for(url, socket_timeout_s=1.0, max_connections=2)
-    if isinstance(client, RedisCluster):
-        return client, client.connection_kwargs
+    if isinstance(client, ClusterClient):
+        return client, client.nodes.options
     return client, client.connection_pool.connection_kwargs
 
 
