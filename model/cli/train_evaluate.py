@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping
@@ -66,20 +67,20 @@ def train_command(
     """Train GPT4Rec and compare it with item-CF and popularity."""
     if init is None and (keep_encoder or ewc != "auto" or replay != REPLAY):
         raise typer.BadParameter("--keep-encoder, --ewc and --replay need --init")
-    began, console = time.monotonic(), Console(stderr=True)
-    with failures():
-        from model.cli.closing_evaluation import prepare
+    began = time.monotonic()
+    with failures(), contextlib.ExitStack() as stack:
         from model.cli.data_from_log import data_of_log
         from model.cli.increment import Asked, describe, open_increment
-        from model.data.dataset import Dataset
+        from model.cli.processes import is_first, joined_by_torchrun, open_run, prepared
         from model.data.long_histories import ITEM_CF_EVENTS, note_on_long
         from model.training.config import TrainConfig
         from model.training.increment.trainer import memory_of
         from model.training.run_folder import saved_config
         from model.training.time_limit import TimeLimit
-        from model.training.trainer import Trainer
 
         limit = TimeLimit(max_minutes, used_s=time.monotonic() - began)
+        processes = joined_by_torchrun(stack, data, init)
+        console = Console(stderr=True, quiet=not is_first(processes))
         with steps(console, "reading the data"):
             logged = data_of_log(data, init, old, out, console, resume=resume)
         place = logged or Path(data)
@@ -95,14 +96,15 @@ def train_command(
             if resume and config is None and not assignments and seed is None and (out / "config.json").exists():
                 settings = saved_config(out)
             with steps(console, "preparing: item tokens, network, batches"):
-                dataset = Dataset.load(place)
-                trainer = Trainer(dataset, place, out, settings, resume=resume)
+                trainer, dataset = open_run(processes, place, out, settings, resume=resume)
         console.print(_headline(trainer), highlight=False)
         if long := note_on_long(trainer.split.train, ITEM_CF_EVENTS, "item-CF counts"):
             console.print(long, highlight=False, markup=False, soft_wrap=True)
         limit.resume(trainer.progress.seconds)
-        closing = prepare(trainer, dataset, limit, console, tune=init is None)
+        closing = prepared(trainer, dataset, limit, console, tune=init is None)
         fit(trainer, console, limit)
+        if closing is None:
+            return
         with steps(console, "noting what increments need to know"):
             memory_of(trainer, dataset, place).save(out)
         evaluation = closing.of(trainer, console)

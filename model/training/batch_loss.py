@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,7 +19,7 @@ from model.training.losses import LossWeights, Sample, joint_loss
 from model.training.masking import mask_events
 from model.training.methods.adversarial import generator_state, repeated_draws, worst_change
 from model.training.methods.augmentation import augmented
-from model.training.methods.negatives import SOURCES, Proposals, number_of_negatives
+from model.training.methods.negatives import SOURCES, Negatives, Proposals, number_of_negatives
 from model.training.methods.pretraining import Pretraining
 from model.training.methods.registry import terms_of
 from model.training.methods.scheduled_sampling import sampled_path_logits
@@ -25,6 +27,29 @@ from model.training.positions import Moment, OfStream, Positions, Setup
 from service.artifact.features import GAP_UNKNOWN
 
 BEGINNING = Moment()
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A batch with what chance decided about it, on the CPU.
+
+    Attributes:
+        batch: The batch; with masked events, where the encoder's task is to find them.
+        item: [B, T] input items, after dropout.
+        at: [B, T] bool, the P positions that carry a loss.
+        context: [P, slots] context rows that each position knows.
+        gap: [P] gaps that each position knows.
+        features: [B, slots] context rows of the users; None for encoders that do not read them.
+        negatives: Those of the sampled softmax, on the device of the network; None for the softmax over the catalogue.
+    """
+
+    batch: Batch
+    item: Tensor
+    at: Tensor
+    context: Tensor
+    gap: Tensor
+    features: Tensor | None
+    negatives: Negatives | None
 
 
 class BatchLoss:
@@ -113,7 +138,11 @@ class BatchLoss:
             batch: The batch, on the CPU.
             change: [R + 2, d], added to the item table; None changes nothing.
         """
-        config, model, device = self.config, self.model, self.log_q.device
+        return self.seen(self.drawn(batch), change)
+
+    def drawn(self, batch: Batch) -> Drawn:
+        """Draws everything about a batch that the network does not draw itself."""
+        config, model = self.config, self.model
         if model.encoder.task == "masked":
             batch = mask_events(batch)
         item = self._with_dropout(batch.item)
@@ -123,33 +152,57 @@ class BatchLoss:
         context, gap = self.conditions.sample(config, user, target, batch.gap_ms[has_loss], batch.scene[has_loss])
         features = None  # of the users, for encoders that read them
         if model.encoder.reads_context:
-            features = self.conditions.sample_features(config, batch.user).to(device)
-        item, target = item.to(device), target.to(device)
-        sample, rows, wanted = None, item, self._stream_targets(batch)
+            features = self.conditions.sample_features(config, batch.user)
+        negatives = None
         if self.weights.negatives:
-            drawn = SOURCES[self.methods.negatives](self._proposals, self.weights.negatives, target)
-            needed = torch.cat([target, *(of_stream.to(device) for _, _, of_stream in wanted)])
-            sample = Sample.of(item, needed, drawn.item, self.n_items, drawn.log_q)
-            rows = sample.place[item]
-        table = model.item_table(None if sample is None else sample.rows)
+            on_device = target.to(self.log_q.device)
+            negatives = SOURCES[self.methods.negatives](self._proposals, self.weights.negatives, on_device)
+        return Drawn(batch, item, has_loss, context, gap, features, negatives)
+
+    def seen(self, drawn: Drawn, change: Tensor | None = None) -> Positions:
+        """Returns the positions of a batch, as the network sees them; `change` is that of `positions`."""
+        batch, model, device = drawn.batch, self.model, self.log_q.device
+        item, target = drawn.item.to(device), batch.target[drawn.at].to(device)
+        wanted = self._stream_targets(batch)
+        needed = torch.cat([target, *(of_stream.to(device) for _, _, of_stream in wanted)])
+        table, rows, sample = self.table(drawn, item, needed)
         table = table if change is None else table + change
         masking = {name: value.to(device) for name, value in batch.masking.items()}
-        type_, time_ms, at = (values.to(device) for values in (batch.type, batch.time_ms, has_loss))
+        type_, time_ms, at = (values.to(device) for values in (batch.type, batch.time_ms, drawn.at))
         query = None if batch.query is None else batch.query.to(device)
         session = batch.session.to(device) if model.config.session_ids and batch.session is not None else None
+        features = None if drawn.features is None else drawn.features.to(device)
         by_stream: tuple[OfStream, ...] = ()
-        if isinstance(model.encoder, Behaviours) and wanted:
-            states = model.stream_states(rows, type_, time_ms, table, query)
-            h = model.encoder.fused(states)
-            by_stream = tuple(self._of_stream(states, *one) for one in wanted)
-        else:
-            known = None if sample is None else sample.rows
-            h = model(
-                rows, type_, time_ms, table, context=features, query=query, session=session, rows=known, **masking
-            )  # fmt: skip
-        context, gap = context.to(device), gap.to(device)
+        with self.along_rows(drawn):
+            if isinstance(model.encoder, Behaviours) and wanted:
+                states = model.stream_states(rows, type_, time_ms, table, query)
+                h = model.encoder.fused(states)
+                by_stream = tuple(self._of_stream(states, *one) for one in wanted)
+            else:
+                known = None if sample is None else sample.rows
+                h = model(
+                    rows, type_, time_ms, table, context=features, query=query, session=session, rows=known, **masking
+                )  # fmt: skip
+        context, gap = drawn.context.to(device), drawn.gap.to(device)
         q = model.query(h[at], context, gap)
         return Positions(batch, q, table, target, sample, item, type_, time_ms, at, context, gap, by_stream)
+
+    def table(self, drawn: Drawn, item: Tensor, needed: Tensor) -> tuple[Tensor, Tensor, Sample | None]:
+        """Returns the item table of a batch, `item` as rows of it, and the sample whose rows it has.
+
+        Args:
+            drawn: The batch.
+            item: [B, T] input items.
+            needed: [P] targets, which the table must have.
+        """
+        if drawn.negatives is None:
+            return self.model.item_table(), item, None
+        sample = Sample.of(item, needed, drawn.negatives.item, self.n_items, drawn.negatives.log_q)
+        return self.model.item_table(sample.rows), sample.place[item], sample
+
+    def along_rows(self, drawn: Drawn) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002 - of the interface
+        """Within it the network computes the rows of a batch; a training on several processes draws by them."""
+        return contextlib.nullcontext()
 
     def _stream_targets(self, batch: Batch) -> list[tuple[int, Tensor, Tensor]]:
         """Returns number, positions [B, T] bool and targets [P] of each stream that has a loss of its own.

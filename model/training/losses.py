@@ -21,6 +21,8 @@ from service.artifact.array_types import IntArray
 
 # The logits of every level, of a network for queries [P, d] and token paths [P, levels].
 Paths = Callable[[GPT4Rec, Tensor, Tensor], list[Tensor]]
+# The mean loss over items of queries [P, d] and their targets [P].
+Softmax = Callable[[Tensor, Tensor], Tensor]
 
 FULL_SOFTMAX_ITEMS = 5000
 SAMPLED_NEGATIVES = 512
@@ -50,8 +52,23 @@ class LossWeights:
     label_smoothing: float = 0.0
 
 
+def mean_cross_entropy(logits: Tensor, target: Tensor, smoothing: float, of: int | None = None) -> Tensor:
+    """Returns the mean cross-entropy of targets [P]; `of` is what their sum is divided by, None: by P.
+
+    A process that has a part of a batch divides by the positions of the whole batch.
+    """
+    if of is None:
+        return F.cross_entropy(logits, target, label_smoothing=smoothing)
+    return F.cross_entropy(logits, target, label_smoothing=smoothing, reduction="sum") / of
+
+
 def full_softmax(
-    q: Tensor, table: Tensor, target: Tensor, smoothing: float, candidates: Tensor | None = None
+    q: Tensor,
+    table: Tensor,
+    target: Tensor,
+    smoothing: float,
+    candidates: Tensor | None = None,
+    of: int | None = None,
 ) -> Tensor:
     """Returns the mean cross-entropy of the targets over the catalogue.
 
@@ -61,11 +78,12 @@ def full_softmax(
         target: [P] item indices.
         smoothing: Label smoothing.
         candidates: [N] bool, the items of the softmax, with every target among them; None for all items.
+        of: See `mean_cross_entropy`.
     """
     logits = dense_logits(q, table).float()  # sums in float32 where products are in bfloat16
     if candidates is not None:
         logits, target = logits[:, candidates], (torch.cumsum(candidates, 0) - 1)[target]
-    return F.cross_entropy(logits, target, label_smoothing=smoothing)
+    return mean_cross_entropy(logits, target, smoothing, of)
 
 
 def proposal(item: IntArray, candidates: npt.NDArray[np.bool_]) -> Tensor:
@@ -86,7 +104,12 @@ def draw_negatives(log_q: Tensor, n: int, generator: torch.Generator | None = No
 
 
 def sampled_softmax(
-    q: Tensor, positive: Tensor, negative: Tensor, log_q_positive: Tensor, log_q_negative: Tensor
+    q: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    log_q_positive: Tensor,
+    log_q_negative: Tensor,
+    of: int | None = None,
 ) -> Tensor:
     """Returns the mean softmax loss of the targets over themselves and n sampled negatives.
 
@@ -101,11 +124,12 @@ def sampled_softmax(
         negative: [n, d] embeddings of the negatives, shared by all positions.
         log_q_positive: [P] log-probabilities of the targets under the proposal.
         log_q_negative: [n] log-probabilities of the negatives under the proposal.
+        of: See `mean_cross_entropy`.
     """
     score = (q * positive).float().sum(-1)
     logits = torch.cat([(score - log_q_positive)[:, None], (q @ negative.T).float() - log_q_negative], dim=1)
     normaliser = torch.logsumexp(logits, dim=1) - math.log(len(negative) + 1)
-    loss: Tensor = (normaliser - score).mean()
+    loss: Tensor = (normaliser - score).mean() if of is None else (normaliser - score).sum() / of
     return loss
 
 
@@ -147,6 +171,9 @@ def joint_loss(
     log_q: Tensor,
     sample: Sample | None = None,
     paths: Paths = GPT4Rec.path_logits,
+    *,
+    of: int | None = None,
+    softmax: Softmax | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the weighted loss of P positions and its two parts: (loss, dense part, codes part).
 
@@ -160,17 +187,21 @@ def joint_loss(
             (`ItemContentGate.unseen_with_content`).
         sample: Rows and negatives of the sampled softmax; None for the softmax over the catalogue.
         paths: Returns the logits of every level for queries and token paths.
+        of: See `mean_cross_entropy`.
+        softmax: Computes the softmax over items, where the table is in parts; None computes it from `table`.
     """
-    if sample is not None:
+    if softmax is not None:
+        dense = softmax(q, target)
+    elif sample is not None:
         positive, negative = (F.embedding(sample.place[items], table) for items in (target, sample.drawn))
         drawn_by = log_q if sample.log_q is None else sample.log_q
-        dense = sampled_softmax(q, positive, negative, drawn_by[target], drawn_by[sample.drawn])
+        dense = sampled_softmax(q, positive, negative, drawn_by[target], drawn_by[sample.drawn], of)
     else:
         candidates = None if model.of_content is None else torch.isfinite(log_q)
-        dense = full_softmax(q, table, target, weights.label_smoothing, candidates)
+        dense = full_softmax(q, table, target, weights.label_smoothing, candidates, of)
     codes = model.codes[target]
     per_level = [
-        F.cross_entropy(logits.float(), codes[:, level], label_smoothing=weights.label_smoothing)
+        mean_cross_entropy(logits.float(), codes[:, level], weights.label_smoothing, of)
         for level, logits in enumerate(paths(model, q, codes))
     ]
     path = torch.stack(per_level).sum()

@@ -133,6 +133,11 @@ gpt4rec train --init runs/day --data log --out runs/hour                        
   whose history has an item that was unknown until now.
 
 What an increment costs and keeps is in [loop.md](loop.md#incremental-training).
+
+## Several processes
+
+`torchrun -m service.cli train …` trains with several processes, on CPUs or on a card each: see
+[fleet.md](fleet.md#training-on-several-processes). `batch_tokens` is then of the batch that they share.
 """
 _NETWORK = """\
 ## Network

@@ -19,8 +19,10 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -37,6 +39,7 @@ from model.training.batches import Batch, BatchPlan, cut
 from model.training.checkpoint import Progress, claim_folder, load_checkpoint, save_best, save_checkpoint
 from model.training.config import TrainConfig
 from model.training.defaults import resolve_defaults
+from model.training.devices import device_of
 from model.training.fitted_parts import FittedParts, build_network, fit_parts
 from model.training.losses import proposal
 from model.training.methods.adapters import KeptBackbone, resolve_backbone
@@ -49,6 +52,9 @@ from model.training.run_folder import split_of, write_run_json
 from model.training.time_limit import TimeLimit
 from model.training.validation import validation_ndcg
 from service.common.atomic_files import naming
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 # Most users whose validation question is evaluated after an epoch.
 MAX_QUESTIONS = 5000
@@ -110,7 +116,7 @@ class Trainer:
                 validation.
         """
         self.folder = folder
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = self._device()
         self.split: Split = _split(config, dataset)
         self.config, self.repeats = self._settled(config)
         claim_folder(folder, self.config, dataset, resume=resume)
@@ -132,9 +138,46 @@ class Trainer:
         self._kept = KeptBackbone(self.model, self.config)
         self.log_q = self._negative_proposal()
         setup = Setup(self.model, self.config, self.conditions, dataset, self.learned, self.log_q)
-        self._loss = BatchLoss(self.model, self.conditions, self.config, self.log_q, setup)
+        self._loss = self._batch_loss(setup)
 
-    # -- what an increment does in another way (`model.training.increment.trainer`)
+    # -- what an increment does in another way (`model.training.increment.trainer`), or a training on several
+    #    processes (`model.training.parallel.trainer`)
+
+    def _device(self) -> torch.device:
+        return device_of()
+
+    def _batch_loss(self, setup: Setup) -> BatchLoss:
+        return BatchLoss(self.model, self.conditions, self.config, self.log_q, setup)
+
+    def _no_time_left(self) -> bool:
+        """Whether the epochs must end. Asked before the steps and after each of them."""
+        return self._limit.epochs_left_s <= 0
+
+    def _validated(self) -> float:
+        """Returns the validation NDCG@10 of the averaged weights."""
+        questions, history = self.progress.questions or MAX_QUESTIONS, not self.config.repeats
+        return validation_ndcg(self.average, self.split, self.vocabulary, questions, exclude_history=history)
+
+    def _board(self) -> AbstractContextManager[SummaryWriter]:
+        """Returns where losses and NDCG@10 are noted for TensorBoard."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.folder / "tensorboard"))
+
+    def _save(self, *, is_best: bool) -> None:
+        """Writes the checkpoint, and the averaged weights where they are the best so far."""
+        if is_best:
+            save_best(self.folder, self.average, self.progress)
+        save_checkpoint(self.folder, self.model, self.average, self.optimiser, self.progress)
+
+    def _of_all(self, losses: tuple[float, float, float]) -> tuple[float, float, float]:
+        """Returns the losses of a whole batch, from those that this process has computed."""
+        return losses
+
+    def _move(self) -> None:
+        """Moves the weights by their gradients."""
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        self.optimiser.step()
 
     def _settled(self, config: TrainConfig) -> tuple[TrainConfig, Repeats]:
         """Returns the configuration with everything decided that was left open."""
@@ -194,8 +237,6 @@ class Trainer:
         Raises:
             RunError: The loss is no longer finite; the last finished epoch is kept.
         """
-        from torch.utils.tensorboard import SummaryWriter
-
         progress, config = self.progress, self.config
         # The operators are small: a second thread gains nothing at the default size, and how sums are split among
         # threads is not the same from run to run.
@@ -203,15 +244,12 @@ class Trainer:
         keep_freed_memory()
         self._limit = limit = limit or TimeLimit(max_minutes, used_s=progress.seconds)
         progress.prepared_seconds += max(0.0, limit.used_s - progress.seconds)
-        with naming(self.folder / "tensorboard"), SummaryWriter(str(self.folder / "tensorboard")) as board:
+        with naming(self.folder / "tensorboard"), self._board() as board:
             while progress.epoch < config.max_epochs and self._epochs_without_gain() <= config.patience:
-                if progress.epoch and limit.epochs_left_s <= 0:
+                if progress.epoch and self._no_time_left():
                     break
                 losses = self.train_epoch(report)
-                questions = progress.questions or MAX_QUESTIONS
-                ndcg = validation_ndcg(
-                    self.average, self.split, self.vocabulary, questions, exclude_history=not config.repeats
-                )
+                ndcg = self._validated()
                 progress.seconds = limit.used_s
                 self._finish_epoch(ndcg, losses)
                 for name, value in progress.history[-1].items():
@@ -246,7 +284,7 @@ class Trainer:
                 )
             if report is not None:
                 report(Tick(progress.epoch, done, total, sums[0] / done, progress))
-            if self._limit.epochs_left_s <= 0:
+            if self._no_time_left():
                 break
         return dict(zip(("loss", "loss_dense", "loss_codes"), (sums / max(done, 1)).tolist(), strict=True))
 
@@ -259,11 +297,10 @@ class Trainer:
         loss, dense, codes = self._loss(batch, Moment(progress.epoch, self._share_done()))
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
-        self.optimiser.step()
+        self._move()
         self._after_step()
         update_average(self.average, self.model, config.ema, progress.step)
-        return loss.item(), dense.item(), codes.item()
+        return self._of_all((loss.item(), dense.item(), codes.item()))
 
     def loss_of(self, batch: Batch) -> Tensor:
         """Returns the loss of a batch as the last epoch computes it, for those who measure it; nothing is moved."""
@@ -283,11 +320,11 @@ class Trainer:
         """Notes the epoch, keeps its weights if they are the best so far, and writes the checkpoint."""
         progress = self.progress
         progress.history.append({**losses, "valid_ndcg@10": ndcg, "seconds": progress.seconds})
-        if ndcg > progress.best_ndcg:
+        is_best = ndcg > progress.best_ndcg
+        if is_best:
             progress.best_ndcg, progress.best_epoch = ndcg, progress.epoch
-            save_best(self.folder, self.average, progress)
         progress.epoch += 1
-        save_checkpoint(self.folder, self.model, self.average, self.optimiser, progress)
+        self._save(is_best=is_best)
 
 
 def _split(config: TrainConfig, dataset: Dataset) -> Split:

@@ -27,7 +27,13 @@ def validation_ndcg(
 
 
 def validation_gains(
-    model: GPT4Rec, split: Split, vocabulary: Vocabulary, limit: int, *, exclude_history: bool = True
+    model: GPT4Rec,
+    split: Split,
+    vocabulary: Vocabulary,
+    limit: int,
+    *,
+    exclude_history: bool = True,
+    part: tuple[int, int] = (0, 1),
 ) -> npt.NDArray[np.float64]:
     """Returns the NDCG@10 [questions] of the dense scores over the whole catalogue, for each validation question.
 
@@ -37,10 +43,12 @@ def validation_gains(
         vocabulary: The event types that the model knows.
         limit: Largest number of users; above it a fixed random sample is taken.
         exclude_history: Whether items of a user's history are left out of the ranking.
+        part: Which questions are asked: (i, n) every n-th from the i-th on.
     """
     rows = np.arange(len(split.valid))
     if len(rows) > limit:
         rows = np.sort(np.random.default_rng(0).permutation(rows)[:limit])
+    rows = rows[part[0] :: part[1]]
     at_once = max(1, min(1024, SCORES_AT_ONCE // split.sequences.n_items))
     parts = [rows[start : start + at_once] for start in range(0, len(rows), at_once)]
     gains = [_gains(model, split, split.valid, part, vocabulary, exclude_history) for part in parts]
