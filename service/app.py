@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.api import cors, direct_route, openapi, problems, senders, static_pages
 from service.api.request import secret_of
 from service.api.request_gate import RequestGate
+from service.api.roles import of_role
 from service.api.routes import (
     docs_page,
     features,
@@ -140,6 +141,7 @@ def create_app(
     ]
     if settings.openapi_pages:
         routers.append(docs_page.router)
+    routers = of_role(settings.role, routers)
     direct_route.install(app, *routers)
     problems.install(app, *routers)
     openapi.install(

@@ -12,6 +12,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from service.app import create_app
+from service.common.encode_metrics import EncodeMetrics
 from service.common.environment import PREFIX
 from service.common.kafka_settings import KafkaSettings
 from service.common.loop_metrics import LoopMetrics
@@ -42,6 +43,7 @@ Written by `python -m service.reference`; do not edit by hand.
 - [Deprecated](#deprecated)
 - [Requests](#requests)
 - [Metrics](#metrics)
+- [Metrics of the roles](#metrics-of-the-roles)
 - [Metrics of the intake](#metrics-of-the-intake)
 - [Metrics of the sink](#metrics-of-the-sink)
 - [Metrics of the loop](#metrics-of-the-loop)
@@ -93,6 +95,11 @@ _METRICS = """\
 ## Metrics
 
 The metrics of `/metrics`, for each process. No label ever contains a user or an item.
+"""
+_ROLE_METRICS = """\
+## Metrics of the roles
+
+What processes with the role `answer` or `encode` show besides: see [roles](fleet.md#roles-answer-and-encode).
 """
 _INTAKE_METRICS = """\
 ## Metrics of the intake
@@ -161,6 +168,8 @@ def page() -> str:
         *_tables(_REQUEST_TITLES),
         _METRICS,
         markdown_table(("Metric", "Type", "Labels", "Meaning"), _metrics(Metrics())),
+        _ROLE_METRICS,
+        markdown_table(("Metric", "Type", "Labels", "Meaning"), _metrics(EncodeMetrics(CollectorRegistry()))),
         _INTAKE_METRICS,
         markdown_table(("Metric", "Type", "Labels", "Meaning"), _metrics(IntakeMetrics(CollectorRegistry()))),
         _SINK_METRICS,
@@ -194,7 +203,7 @@ def _deprecated() -> Iterable[str]:
     yield markdown_table(("What", "Since", "Removed in", "Instead"), rows) if rows else "Nothing is.\n"
 
 
-def _metrics(metrics: Metrics | IntakeMetrics | SinkMetrics | LoopMetrics) -> Iterable[Sequence[str]]:
+def _metrics(metrics: Metrics | EncodeMetrics | IntakeMetrics | SinkMetrics | LoopMetrics) -> Iterable[Sequence[str]]:
     for value in vars(metrics).values():
         if isinstance(value, MetricWrapperBase):
             family = next(iter(value.describe()))

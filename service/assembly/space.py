@@ -14,6 +14,7 @@ from service.api.runtime import SpaceRuntime
 from service.assembly.experiments import open_experiments, open_guards, open_preview, open_shadows
 from service.assembly.items import open_items, open_live_items
 from service.assembly.opening import Opening
+from service.assembly.roles import open_handover, open_stream_encoder
 from service.batching.run_scheduler import NO_TURNS, StageTurns
 from service.common.background import spawn
 from service.common.disk_lane import DiskLane, HungFileError
@@ -136,6 +137,8 @@ async def open_space(
         spawn(stack, part.run)
     recent = RecentRequests()
     write_behind = _open_write_behind(opening, store, queue, states, recent, kept)
+    if settings.role == "encode":
+        open_stream_encoder(opening, store, states, queue, lambda subject: arms.answers(subject)[0])
 
     ids = Pseudonyms(settings.hash_user_ids)
     recorder, stream_erasure = _open_recorder(opening, store)
@@ -335,9 +338,11 @@ def _open_write_behind(
         profiles = states.cache.profiles()
         kept.keep_only({one.subject: one.record.stamp for one in profiles if one.subject is not None})
 
-    write_behind = WriteBehind(queue, states, store, opening.metrics, on_forget=forget)
-    stack.push_async_callback(write_behind.drain, opening.space.settings.drain_timeout_s)
-    spawn(stack, write_behind.run)
+    handover = open_handover(opening, store)
+    write_behind = WriteBehind(queue, states, store, opening.metrics, on_forget=forget, handover=handover)
+    if opening.space.settings.role != "encode":  # which stores what it encodes before it takes more
+        stack.push_async_callback(write_behind.drain, opening.space.settings.drain_timeout_s)
+        spawn(stack, write_behind.run)
     spawn(stack, Erasures(store, write_behind, states, on_checked=checked).run)
     return write_behind
 

@@ -20,6 +20,7 @@ def serve(
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the embedded server's data.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda [auto].")] = None,
     policies: Annotated[Path | None, typer.Option(help="Decoding policies file.")] = None,
+    role: Annotated[str | None, typer.Option(help="all, answer or encode [all].")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes on the port, each with its own engine [1].")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error [info].")] = None,
     port_file: Annotated[Path | None, typer.Option(help="File to write the bound port to once ready.")] = None,
@@ -40,6 +41,7 @@ def serve(
         data_dir=data_dir,
         device=device,
         policies=policies,
+        role=role,
         workers=workers,
         log_level=log_level,
     )

@@ -15,13 +15,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from service.common import kafka_settings, loop_settings, sink_settings
 from service.common.environment import PREFIX, SecretFiles, file_of
+from service.common.role_settings import RoleSettings
 
 # Read by `gpt4rec ops`, not by the service. Both may run in one environment.
 CLIENT_VARIABLES = ("GPT4REC_OPS_URL", "GPT4REC_OPS_TOKEN")
 DEFAULT_POLICIES = Path(__file__).resolve().parent.parent / "policies" / "default.yaml"
 
 
-class Settings(BaseSettings):
+class Settings(RoleSettings):
     """The settings of one process. `service.common.settings_loader` reads them; only tests construct them directly."""
 
     model_config = SettingsConfigDict(

@@ -34,6 +34,11 @@ def load(**flags: Any) -> Settings:
         raise SettingsError(f"{PREFIX}DEADLINE_MS is above {PREFIX}DEADLINE_MAX_MS")
     if settings.receiving_mib * 2**20 < 2 * settings.max_body_bytes:
         raise SettingsError(f"{PREFIX}RECEIVING_MIB holds less than two bodies of {PREFIX}MAX_BODY_BYTES")
+    if settings.role == "encode" and settings.redis_url.get_secret_value() == "embedded":
+        raise SettingsError(
+            f"{PREFIX}REDIS_URL: the role encode reads what processes with the role answer write, and an embedded "
+            "Redis would be its own; name theirs (an embedded one: unix://<data folder>/valkey.sock)"
+        )
     return settings
 
 

@@ -199,7 +199,9 @@ class Ingest:
             for subject in traces:
                 await self._store.pages.erased(subject_name(subject))
             deleted = sum([await self._store.erase(subject) for subject in traces])
-            return {"user_id": user_id, "deleted": deleted, "entries": await self._stream_erasure.erase(traces)}
+            entries = sum([await self._store.encoding.erase(subject) for subject in traces])
+            entries += await self._stream_erasure.erase(traces)
+            return {"user_id": user_id, "deleted": deleted, "entries": entries}
         except StoreUnavailable:
             self._metrics.redis_errors.labels("erase").inc()
             raise

@@ -3,24 +3,27 @@
 One loop takes the users whose events came in since its last turn, reads those histories that are not cached, encodes
 them together, and writes the new states to Redis with compare-and-set, in one round trip. No request waits for it: a
 `/recommend` that arrives first encodes on its own, and if the queue is full, the user's next request encodes.
+
+In the role `answer` the users are handed over to other processes instead (`service.history.handover`), and the loop
+stores the states of what requests had to encode themselves.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from service.common import logs
 from service.common.background import being_cancelled
 from service.common.errors import StoreUnavailable
 from service.common.metrics import Metrics
-from service.history import state_blob
+from service.history.handover import Handover
 from service.history.profile import Profile, extended
 from service.history.state_keeper import StateKeeper
+from service.history.state_writer import StateWriter
 from service.history.write_queue import WriteQueue
 from service.lifecycle.served_model import ServedModel
-from service.store.records import AppendResult, CheckpointWrite, NewEvent, StateWrite, Subject, UserRecord
+from service.store.records import AppendResult, NewEvent, Subject, UserRecord
 from service.store.store import Store
 
 log = logs.get(__name__)
@@ -43,19 +46,31 @@ class WriteBehind:
         metrics: Metrics,
         *,
         on_forget: Callable[[Subject], object] | None = None,
+        handover: Handover | None = None,
     ) -> None:
-        """`on_forget` is called with each subject that is erased, here or on another replica."""
+        """Prepares the loop.
+
+        Args:
+            queue: The work that waits.
+            keeper: Encodes.
+            store: Where histories and states are.
+            metrics: What is counted.
+            on_forget: Called with each subject that is erased, here or on another replica.
+            handover: Takes the subjects with new events; None to encode them here.
+        """
         self.queue = queue
-        self._on_forget = on_forget
+        self._on_forget, self._handover = on_forget, handover
         self._keeper = keeper
+        self._writer = StateWriter(keeper, store, metrics)
         self._store = store
         self._metrics = metrics
         self._busy = False
 
     @property
     def idle(self) -> bool:
-        """Whether every known event is encoded and every state stored."""
-        return not (self._busy or len(self.queue) or self._keeper.in_flight)
+        """Whether every known event is encoded or handed over, and every state stored."""
+        handed = self._handover is None or self._handover.idle
+        return handed and not (self._busy or len(self.queue) or self._keeper.in_flight)
 
     @property
     def erasure_epoch(self) -> int:
@@ -80,6 +95,11 @@ class WriteBehind:
             epoch: The erasure epoch before the write. If it has changed, the cached history is dropped, because the
                 erased subject may be this one.
         """
+        if self._handover is not None:
+            if any(event.in_history for event in events):
+                self._keeper.cache.drop(subject)  # it is read again, with the state that another process has stored
+                self._handover.add(subject, result.version)
+            return
         cached = self._keeper.cache.get(subject, model)
         before = _EMPTY_RECORD if cached is None else cached.record
         stored = (result.version, result.seen_stamp)
@@ -101,12 +121,17 @@ class WriteBehind:
             model: The model that answers the subject.
         """
         self._keeper.cache.drop(subject)
-        if model.reads_features and not self.queue.add_history(subject, model):
+        if self._handover is not None:
+            if model.reads_features:
+                self._handover.add(subject, "")
+        elif model.reads_features and not self.queue.add_history(subject, model):
             self._metrics.state_cache.labels("state", "dropped").inc()
 
     def forget(self, subject: Subject) -> None:
         """Removes everything about the subject from this process."""
         self.queue.discard(subject)
+        if self._handover is not None:
+            self._handover.forget(subject)
         self._keeper.forget(subject)
         if self._on_forget is not None:
             self._on_forget(subject)
@@ -135,7 +160,7 @@ class WriteBehind:
         self._busy = True
         try:
             await self._encode(self.queue.take_histories())
-            await self._store_states(self.queue.take_states())
+            await self._writer.store(self.queue.take_states())
         except StoreUnavailable as error:
             log.debug("write_behind_failed", reason=error.reason)
         except Exception as error:
@@ -145,70 +170,8 @@ class WriteBehind:
 
     async def _encode(self, subjects: dict[Subject, ServedModel]) -> None:
         """Encodes the histories of the subjects, in as few runs as their lengths allow."""
-        encodings = [self._keeper.catch_up(profile) for profile in await self._profiles(subjects)]
+        profiles = await self._writer.profiles(subjects, trust_cache=True)
+        encodings = [self._keeper.catch_up(profile) for profile in profiles]
         in_flight = [encoding for encoding in encodings if encoding is not None]
         if in_flight:
             await asyncio.wait(in_flight)
-
-    async def _profiles(self, subjects: dict[Subject, ServedModel]) -> list[Profile]:
-        """The profiles of the subjects, from the cache, or read from the store in one round trip a model."""
-        profiles, missing = [], []
-        for subject, model in subjects.items():
-            cached = self._keeper.cache.get(subject, model)
-            if cached is None:
-                missing.append((subject, model))
-            else:
-                profiles.append(cached)
-        for model in {model.version: model for _, model in missing}.values():
-            wanted = [(subject, None) for subject, its_model in missing if its_model.version == model.version]
-            epoch = self._keeper.erasure_epoch
-            try:
-                records = await self._store.read_many(wanted, _encoder(model))
-            except StoreUnavailable:
-                self._metrics.redis_errors.labels("read").inc()
-                raise
-            for (subject, _), record in zip(wanted, records, strict=True):
-                assert record is not None  # noqa: S101 - nothing was known
-                profiles.append(self._keeper.add(subject, model, record, epoch))
-        return profiles
-
-    async def _store_states(self, profiles: Sequence[Profile]) -> None:
-        await asyncio.gather(*(self._keeper.advance_checkpoint(p) for p in profiles))
-        for version in {_encoder(p.model) for p in profiles}:
-            packed = [
-                (p, entry) for p in profiles if _encoder(p.model) == version and (entry := _packed(p)) is not None
-            ]
-            bases = [p.base for p, _ in packed]
-            try:
-                stored = await self._store.write_states([entry for _, entry in packed], version)
-            except StoreUnavailable:
-                self._metrics.redis_errors.labels("write_state").inc()
-                raise
-            for (profile, _), base, written in zip(packed, bases, stored, strict=True):
-                if written and base is not None and base.checkpoint is not None:
-                    self._keeper.replace_base(profile, base, replace(base, checkpoint=None))
-            self._metrics.state_cache.labels("state", "stored").inc(sum(stored))
-            self._metrics.state_cache.labels("state", "lost").inc(len(stored) - sum(stored))
-
-
-def _encoder(model: ServedModel) -> str:
-    """The encoder version, which is part of the keys of states."""
-    return model.encoder_version.name
-
-
-def _packed(profile: Profile) -> tuple[Subject, StateWrite] | None:
-    """The state with its checkpoint; None for a malformed state, which must not stop the others."""
-    base, layout = profile.base, profile.model.engine.state_layout
-    if base is None or profile.subject is None:
-        return None
-    try:
-        checkpoint = None
-        if layout.remembers_trimmed:
-            new = base.checkpoint
-            checkpoint = (
-                CheckpointWrite() if new is None else CheckpointWrite(state_blob.pack(new, layout), new.last_score)
-            )
-        return profile.subject, StateWrite(base.version, state_blob.pack(base, layout), checkpoint)
-    except ValueError as error:
-        log.error("state_not_packed", **logs.where(error))
-        return None

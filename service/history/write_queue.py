@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from itertools import islice
 from typing import TypeVar
 
@@ -65,6 +66,15 @@ class WriteQueue:
     def take_states(self) -> list[Profile]:
         """Removes and returns the oldest profiles with a state to store, one batch at most."""
         return list(_take(self._states).values())
+
+    def with_state(self) -> list[Subject]:
+        """Returns the subjects with a state to store, the oldest first."""
+        return list(self._states)
+
+    def take_states_of(self, subjects: Iterable[Subject]) -> list[Profile]:
+        """Removes and returns the profiles of these subjects that have a state to store."""
+        found = (self._states.pop(subject, None) for subject in subjects)
+        return [profile for profile in found if profile is not None]
 
 
 def _take(waiting: dict[Subject, V]) -> dict[Subject, V]:

@@ -63,6 +63,11 @@ def ingest(settings: Settings, kafka: KafkaSettings, announce: Announce) -> None
             "GPT4REC_REDIS_URL: `ingest` writes into the Redis of the service, and an embedded one would be this "
             "process's own; name that of the service (an embedded one: unix://<data folder>/valkey.sock)"
         )
+    if settings.role == "encode":
+        raise SettingsError(
+            "GPT4REC_ROLE: `ingest` stores events; with the role answer it hands them over to be encoded, and with all "
+            "it encodes them itself"
+        )
     uvloop.run(_ingest(settings, kafka, announce))
 
 

@@ -32,6 +32,7 @@ _SUMMED_GAUGES = frozenset(
         "filter_bytes",
         "kept_list_bytes",
         "unanswered_bytes",
+        "encode_waiting",
         "exposures_waiting",
         "watched",
     )

@@ -27,7 +27,7 @@ GROUP = "sink"
 # Entries that one call of an erasure looks at: with lists of a hundred items about a megabyte.
 _LOOKED_AT = 500
 
-# KEYS stream   ARGV cap, TTL ms, group, then one MessagePack array (`_packed`): for each entry the number of its fields
+# KEYS stream   ARGV cap, TTL ms, group, then one MessagePack array (`packed`): for each entry the number of its fields
 # and values together, and these   → entries trimmed, how many of them the group had not been given
 #
 # A group that does not exist has read nothing.
@@ -174,7 +174,7 @@ class LogStreams:
             StoreUnavailable: All of them failed.
         """
         calls = [
-            ScriptCall(APPEND_ENTRIES, (self.key(shard),), (cap, self._ttl_ms, GROUP, _packed(entries)))
+            ScriptCall(APPEND_ENTRIES, (self.key(shard),), (cap, self._ttl_ms, GROUP, packed(entries)))
             for shard, entries in batches
         ]
         replies = await self._link.scripts_each(calls, timeout_s=self._timeout_s)
@@ -233,7 +233,7 @@ def _packed_text(text: str | bytes) -> bytes:
 _packed_name = lru_cache(64)(_packed_text)
 
 
-def _packed(entries: Sequence[Entry]) -> bytes:
+def packed(entries: Sequence[Entry]) -> bytes:
     """Packs entries into one argument, as MessagePack: redis-py takes microseconds for each argument."""
     parts, values = [], 0
     for entry in entries:

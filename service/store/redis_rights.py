@@ -26,16 +26,16 @@ _TRIALS: dict[str, str] = {
     "APPEND": "x", "EXISTS": "", "EXPIRE": "60", "GET": "", "GETRANGE": "0 0", "HDEL": "x", "HMGET": "x",
     "HSET": "x x", "INCRBY": "0", "LPUSH": "x", "LRANGE": "0 0", "LTRIM": "0 0", "PEXPIRE": "60000",
     "PTTL": "", "SADD": "x",
-    "SETRANGE": "0 x", "SMEMBERS": "", "TYPE": "", "XADD": "* x x",
-    "XDEL": "0-1", "XLEN": "", "XRANGE": "- +", "XREVRANGE": "+ -", "XTRIM": "MAXLEN 1",
+    "SETRANGE": "0 x", "SMEMBERS": "", "TYPE": "", "XACK": "x 0-1", "XADD": "* x x", "XCLAIM": "x x 0 0-1",
+    "XDEL": "0-1", "XLEN": "", "XPENDING": "x", "XRANGE": "- +", "XREVRANGE": "+ -", "XTRIM": "MAXLEN 1",
     "ZADD": "0 x", "ZCARD": "", "ZRANGE": "0 0", "ZREM": "x",
     "ZREMRANGEBYRANK": "0 0", "ZREVRANGE": "0 0",
     "ZREVRANGEBYSCORE": "0 0", "ZSCORE": "x",
 }  # fmt: skip
 _PLAIN_TRIALS = {"HGETALL": ""}
-# The first and the last call of the probe, one that needs no key, one that needs a second key, and one with a
-# sub-command before its key.
-_OTHER = frozenset({"SET", "UNLINK", "TIME", "RENAME", "XINFO"})
+# The first and the last call of the probe, one that needs no key, one that needs a second key, and those with words
+# before their key.
+_OTHER = frozenset({"SET", "UNLINK", "TIME", "RENAME", "XGROUP", "XINFO", "XREADGROUP"})
 
 
 def commands_of(scripts: Iterable[Script]) -> frozenset[str]:
@@ -64,6 +64,9 @@ def probe_of(scripts: Iterable[Script]) -> Script:
     calls += [(name, "KEYS[1]", *_TRIALS[name].split()) for name in sorted(wanted & _TRIALS.keys())]
     calls += [("RENAME", "KEYS[1]", "KEYS[1]")] if "RENAME" in wanted else []
     calls += [("XINFO", "GROUPS", "KEYS[1]")] if "XINFO" in wanted else []
+    calls += [("XGROUP", "CREATE", "KEYS[1]", "x", "0")] if "XGROUP" in wanted else []
+    group = ("XREADGROUP", "GROUP", "x", "x", "COUNT", "1", "STREAMS", "KEYS[1]", ">")
+    calls += [group] if "XREADGROUP" in wanted else []
     calls += [(name, "KEYS[1]", *rest.split()) for name, rest in _PLAIN_TRIALS.items()]
     calls += [("TIME",), ("UNLINK", "KEYS[1]")]
     tries = "\n".join(f"try({', '.join(_lua(part) for part in call)})" for call in calls)

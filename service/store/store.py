@@ -13,8 +13,9 @@ Keys of one subject, `gpt4rec:{u:<user>}:…` (`s:` for sessions), all in one ha
     features           who it is, as lists may know it (`service.store.user_features`)
     floor              score of the newest event of a checkpoint: the log takes none that is no newer
 
-What was shown and what came of it is in streams of its own (`service.store.log_streams`), and so are the items that
-were stored over HTTP (`service.store.items`).
+What was shown and what came of it is in streams of its own (`service.store.log_streams`), and so are the subjects that
+wait to be encoded by another process (`service.store.encode_stream`) and the items that were stored over HTTP
+(`service.store.items`).
 
 Every method raises StoreUnavailable and nothing else. A write that raised may still have happened. Repeating it is
 safe, because events are idempotent and states are written with compare-and-set.
@@ -29,6 +30,7 @@ from typing import Any
 
 from service.common import logs
 from service.common.errors import SettingsError, StoreUnavailable
+from service.store.encode_stream import EncodeStream
 from service.store.history_calls import HistoryCalls, appended_of, events_of, record_of, replaced_by
 from service.store.items import ItemStore
 from service.store.log_streams import LogStreams
@@ -73,6 +75,7 @@ class Store(SharedValues):
         )
         super().__init__(link, prefix=settings.prefix, timeout_s=write_s, audit_cap=settings.audit_cap)
         self.streams = LogStreams(link, prefix=settings.prefix, timeout_s=write_s, ttl_s=settings.ttl_s)
+        self.encoding = EncodeStream(link, prefix=settings.prefix, timeout_s=write_s, ttl_s=settings.ttl_s)
         self.pages = PageMarks(link, prefix=settings.prefix, timeout_s=write_s)
         self.outcomes = OutcomeFields(link, prefix=settings.prefix, timeout_s=write_s)
         self.items = ItemStore(link, self._settled, prefix=settings.prefix, timeout_s=write_s)

@@ -29,16 +29,14 @@ _COUNTED = 20_000
 # A stream that was deleted, as by a flush, has lost its group: it begins anew with the oldest entry.
 READ_GROUP = Script("""
 local key = KEYS[1]
-local function read()
-  return redis.pcall('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', ARGV[3], 'STREAMS', key, ARGV[4])
-end
-local found = read()
-if found and found['err'] and string.find(found['err'], 'NOGROUP', 1, true) then
-  redis.call('XGROUP', 'CREATE', key, ARGV[1], '0', 'MKSTREAM')
-  found = read()
+local found = redis.pcall('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', ARGV[3], 'STREAMS', key, ARGV[4])
+if found and found['err'] then
+  if string.find(found['err'], 'NOGROUP', 1, true) then
+    redis.call('XGROUP', 'CREATE', key, ARGV[1], '0', 'MKSTREAM')
+  end
+  found = redis.call('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', ARGV[3], 'STREAMS', key, ARGV[4])
 end
 if not found then return {} end
-if found['err'] then return redis.error_reply(found['err']) end
 return found[1][2]
 """)
 
