@@ -19,6 +19,7 @@ from service.lifecycle.served_model import ServedModel
 from service.store import encode_stream
 from service.store.records import Subject
 from service.store.store import Store
+from service.tracing import tracing
 
 
 def open_handover(opening: Opening, store: Store) -> Handover | None:
@@ -34,6 +35,7 @@ def open_handover(opening: Opening, store: Store) -> Handover | None:
         shards=settings.encode_shards,
         cap=settings.encode_cap,
         waiting_max=settings.write_behind_max,
+        traceparent=_traceparent,
     )
     stack.push_async_callback(handover.drain, settings.drain_timeout_s)
     spawn(stack, handover.run)
@@ -76,3 +78,8 @@ def open_stream_encoder(
     spawn(stack, lambda: watch_backlog(store.encoding, metrics, settings.encode_shards))
     spawn(stack, encoder.run)
     stack.push_async_callback(encoder.drain, settings.drain_timeout_s)
+
+
+def _traceparent() -> str:
+    """The trace of the request that is being answered, if its spans are kept."""
+    return tracing.carrier().get("traceparent", "") if tracing.sampled() else ""

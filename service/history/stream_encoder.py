@@ -22,12 +22,14 @@ from service.common.deadline import Clock
 from service.common.encode_metrics import EncodeMetrics
 from service.common.errors import StoreUnavailable
 from service.history.profile import Profile
+from service.history.state_blob import VersionedState
 from service.history.state_keeper import StateKeeper
 from service.history.state_writer import StateWriter
 from service.history.write_queue import WriteQueue
 from service.lifecycle.served_model import ServedModel
 from service.store.encode_stream import EncodeStream, Taken
 from service.store.records import Subject
+from service.tracing import tracing
 
 log = logs.get(__name__)
 
@@ -176,7 +178,7 @@ class StreamEncoder:
         try:
             unreadable = len(taken) - sum(map(len, of_subject.values()))
             self._metrics.entries.labels("unreadable").inc(unreadable)
-            outcomes = await self._encode({subject: self._model(subject) for subject in of_subject})
+            outcomes = await self._encode(of_subject)
             done = [one for subject in outcomes for one in of_subject[subject]]
             await self._stream.finish(done)
             self._count(of_subject, outcomes)
@@ -186,24 +188,34 @@ class StreamEncoder:
             self._in_hand.subtract(of_subject.keys())
             self._in_hand = +self._in_hand
 
-    async def _encode(self, subjects: Mapping[Subject, ServedModel]) -> dict[Subject, str]:
+    async def _encode(self, of_subject: Mapping[Subject, Sequence[Taken]]) -> dict[Subject, str]:
         """Brings the stored states of subjects up to date; returns what was done for those where it worked."""
-        if not subjects:
+        if not of_subject:
             return {}
-        profiles = await self._writer.profiles(subjects, trust_cache=False)
-        encodings = {profile.subject: self._keeper.catch_up(profile) for profile in profiles}
+        models = {subject: self._model(subject) for subject in of_subject}
+        encodings: dict[Subject, asyncio.Task[VersionedState] | None] = {}
+        for profile in await self._writer.profiles(models, trust_cache=False):
+            assert profile.subject is not None  # noqa: S101 - it was read by its subject
+            encodings[profile.subject] = self._start(profile, of_subject[profile.subject])
         in_flight = [encoding for encoding in encodings.values() if encoding is not None]
         if in_flight:
             await asyncio.wait(in_flight)
-        await self._store(self._queue.take_states_of(subjects))
+        await self._store(self._queue.take_states_of(of_subject))
         outcomes: dict[Subject, str] = {}
         for subject, encoding in encodings.items():
-            assert subject is not None  # noqa: S101 - they were read by their subjects
             if encoding is None:
                 outcomes[subject] = "current"
             elif not encoding.cancelled() and encoding.exception() is None:
                 outcomes[subject] = "encoded"
         return outcomes
+
+    def _start(self, profile: Profile, entries: Sequence[Taken]) -> asyncio.Task[VersionedState] | None:
+        """Starts the encoding of a history, as a part of the trace of the newest request that asked for one."""
+        traces = [one.handed.traceparent for one in entries if one.handed is not None and one.handed.traceparent]
+        if not traces:
+            return self._keeper.catch_up(profile)
+        with tracing.continued({"traceparent": traces[-1]}, "encode behind events"):
+            return self._keeper.catch_up(profile)
 
     async def _store_others(self) -> None:
         """Stores the states of subjects that are not in hand, as those that were prepared for another model."""

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
+from service.access import rate_limits
 from service.history import state_blob
+from service.store import encode_stream, lua_scripts
 from service.store.encode_stream import GROUP, EncodeStream, Handed
 from service.store.records import Subject
+from service.store.redis_rights import acl_line, commands_of
 from tests.support.aio import asynchronous, eventually
 from tests.support.fakes import LAYOUT, FakeEngine
 from tests.support.serving import Service, serving
 from tests.support.valkey import Valkey
 
-ENCODER = {"role": "encode", "encode_poll_ms": 2.0, "encode_patience_s": 0.2}
+ROOT = Path(__file__).resolve().parents[2]
+ENCODER: dict[str, Any] = {"role": "encode", "encode_poll_ms": 2.0, "encode_patience_s": 0.2}
 
 
 @asynccontextmanager
-async def role(valkey: Valkey, prefix: str, name: str, **settings: Any) -> AsyncIterator[Service]:
+async def role(
+    valkey: Valkey, prefix: str, name: str, engine: FakeEngine | None = None, **settings: Any
+) -> AsyncIterator[Service]:
     chosen = {**(ENCODER if name == "encode" else {"role": name}), **settings}
-    async with serving(redis_url=valkey.url, prefix=prefix, operator=True, **chosen) as service:
+    async with serving(engine, redis_url=valkey.url, prefix=prefix, operator=True, **chosen) as service:
         yield service
 
 
@@ -274,7 +281,7 @@ async def test_a_failing_encoder_is_tried_again_and_loses_nothing(shared_valkey:
     engine = FakeEngine()
     async with (
         role(shared_valkey, "roles-13:", "answer") as answer,
-        serving(engine, redis_url=shared_valkey.url, prefix="roles-13:", **ENCODER) as encoder,
+        role(shared_valkey, "roles-13:", "encode", engine) as encoder,
     ):
         await answer.post_events("kim", "1")
         await encoded(answer)
@@ -326,3 +333,23 @@ async def test_an_entry_says_who_and_which_version_and_nothing_else(shared_valke
         await stream(answer).hand_over([traced], shards=8, cap=10)
         (again,) = await stream(answer).read(range(8), "me", 10)
         assert again.handed == traced
+
+
+@asynchronous
+async def test_the_documents_name_the_rights_of_the_role(shared_valkey: Valkey) -> None:
+    """And with these rights it works."""
+    more = commands_of(encode_stream.ENCODES) - commands_of(lua_scripts.ALL)
+    named = " ".join(f"+{name.lower()}" for name in sorted(more))
+    assert f"`{named}`" in (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    line = acl_line("encoder", "pw", "roles-16:", (*rate_limits.SCRIPTS, *encode_stream.ENCODES))
+    async with Redis.from_url(shared_valkey.url) as redis:
+        await cast("Awaitable[Any]", redis.execute_command(*line.split()))  # type: ignore[no-untyped-call]
+    url = f"{shared_valkey.url}{'&' if '?' in shared_valkey.url else '?'}username=encoder&password=pw"
+    async with role(shared_valkey, "roles-16:", "answer") as answer:
+        await answer.post_events("ann", "1")
+        await answer.settled()
+        async with serving(redis_url=url, prefix="roles-16:", **ENCODER) as encoder:
+            await encoded(answer)
+            ready = (await encoder.client.get("/readyz")).json()
+            assert ready["checks"]["redis"], ready
+        assert await stored_state(answer, "ann")
