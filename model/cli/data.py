@@ -6,13 +6,13 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from model.cli.data_from_log import from_log_command
+from model.cli.data_report import show, told_of
 from model.cli.steps import steps
 from model.data.columns import parse_columns, parse_items_columns, parse_type_map
 from model.data.errors import DataError
@@ -103,6 +103,10 @@ def import_command(
         list[str] | None,
         typer.Option(metavar="COLUMN", help="Import although values of COLUMN cannot be read; may be repeated."),
     ] = None,
+    stream: Annotated[
+        bool | None,
+        typer.Option("--stream/--no-stream", help="Import in parts that fit into memory; by itself from 2 GiB on."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check an event log and write it as a data set. Files may be compressed; sources are never changed."""
@@ -131,6 +135,9 @@ def import_command(
         return
     if misuse := request.misuse():
         raise typer.BadParameter(misuse)
+    if _streams(request, stream):
+        _import_streamed(request, out, as_json)
+        return
 
     def read(step: Callable[[str], None]) -> Dataset:
         from model.data.importing import import_dataset
@@ -138,6 +145,28 @@ def import_command(
         return import_dataset(request, step)
 
     _run(read, out, as_json)
+
+
+def _streams(request: ImportRequest, stream: bool | None) -> bool:
+    if stream is not None:
+        return stream
+    with _reported():
+        from model.data.streamed.engine import streams
+
+        return streams(request)
+
+
+def _import_streamed(request: ImportRequest, out: Path, as_json: bool) -> None:
+    errors = Console(stderr=True)
+    with _reported(), steps(errors, "starting") as say:
+        from model.data.streamed.importing import import_streamed
+
+        try:
+            told = import_streamed(request, out, say)
+        except KeyboardInterrupt:
+            errors.print("interrupted: the same command goes on from here", highlight=False)
+            raise
+    show(told, out, as_json)
 
 
 def _import_guessed(
@@ -242,45 +271,10 @@ def _run(read: Callable[[Callable[[str], None]], Dataset], out: Path, as_json: b
     """Reads a data set, writes it and prints its report."""
     errors = Console(stderr=True)
     with _reported(), steps(errors, "starting") as say:
-        from model.data.dataset import check_replaceable
+        from model.data.dataset_folder import check_replaceable
 
         check_replaceable(out.absolute())
         dataset = read(say)
         say(f"writing {out}")
         dataset.save(out)
-    if as_json:
-        typer.echo(json.dumps(_summary(dataset, out)))
-    else:
-        Console().print(_table(dataset, out))
-
-
-def _summary(dataset: Dataset, out: Path) -> dict[str, Any]:
-    return {
-        "name": dataset.name,
-        "source": dataset.source,
-        "path": str(out),
-        "fingerprint": dataset.fingerprint,
-        "has_time": dataset.has_time,
-        "category_kind": dataset.category_kind,
-        "report": dataset.report,
-    }
-
-
-def _table(dataset: Dataset, out: Path) -> Table:
-    report = dataset.report
-    per_user = report["events_per_user"]
-    table = Table(title=f"{dataset.name} → {out}", show_header=False, title_justify="left")
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("users", f"{report['users']:,}")
-    table.add_row("items", f"{report['items']:,} ({report['items_with_events']:,} with events)")
-    kinds = ", ".join(f"{name} {count:,}" for name, count in report["event_types"].items())
-    table.add_row("events", f"{report['events']:,} ({kinds})")
-    table.add_row("per user", f"{per_user['min']} … {per_user['median']:g} (median) … {per_user['max']}")
-    table.add_row("time", f"{report['first_event']} … {report['last_event']}" if dataset.has_time else "none")
-    table.add_row("density", f"{report['density']:.4%}")
-    for reason, count in report["dropped"].items():
-        table.add_row("dropped", f"{count:,}: {reason}", style="yellow")
-    for note in report["notes"]:
-        table.add_row("note", note, style="dim")
-    return table
+    show(told_of(dataset), out, as_json)

@@ -45,7 +45,8 @@ def from_log_command(
 ) -> None:
     """Add what users did, as the log of a service has it, to the data set that a model was trained on."""
     with failures(), steps(Console(stderr=True), "reading the data set") as say:
-        from model.data.dataset import Dataset, check_replaceable
+        from model.data.dataset import Dataset
+        from model.data.dataset_folder import check_replaceable
         from model.data.together import with_items
         from model.online.training_data import extended
 

@@ -47,8 +47,8 @@ def assemble(raw: RawDataset, now_ms: int | None = None) -> Dataset:
     findings, now_ms = raw.findings, now_ms if now_ms is not None else time.time_ns() // 1_000_000
     if raw.log.rows.is_empty():
         raise DataError("there are no events", where=raw.log.file, fix="give a log with at least one event")
-    _prepare([table for table in (raw.log, raw.items, raw.users) if table], raw)
-    events, searches = _events(raw, now_ms)
+    prepare([table for table in (raw.log, raw.items, raw.users) if table], raw)
+    events, searches = checked_events(raw, now_ms)
     has_time = events["timestamp"].null_count() < events.height
     if events.is_empty():
         reasons = ", ".join(f"{reason}: {count}" for reason, count in findings.dropped.items())
@@ -59,8 +59,8 @@ def assemble(raw: RawDataset, now_ms: int | None = None) -> Dataset:
         )
     events = _order(events, raw, has_time)
     note_dominant_ids(events, findings)
-    items = complete_items(raw, events)
-    users = complete_users(raw, events)
+    items = complete_items(raw, events.group_by("item_id", maintain_order=True).agg(pl.len().alias("events")))
+    users = complete_users(raw, events["user_id"].unique(maintain_order=True))
     vectors = (
         None if raw.vectors is None else matched(raw.vectors[0], items["item_id"].to_list(), raw.vectors[1], findings)
     )
@@ -79,7 +79,7 @@ def assemble(raw: RawDataset, now_ms: int | None = None) -> Dataset:
     )
 
 
-def _prepare(tables: Sequence[SourceTable], raw: RawDataset) -> None:
+def prepare(tables: Sequence[SourceTable], raw: RawDataset) -> None:
     """Empties fields with a word for a missing value, and says what the caller named and no table has."""
     findings, rules = raw.findings, raw.rules
     words, columns = set(), set()
@@ -107,7 +107,7 @@ def _empty_what_is_missing(table: SourceTable, raw: RawDataset) -> set[str]:
     return words
 
 
-def _events(raw: RawDataset, now_ms: int) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+def checked_events(raw: RawDataset, now_ms: int) -> tuple[pl.DataFrame, pl.DataFrame | None]:
     """The log in its final types, without rows that lack an id or, in a log with times, a time; and the searches."""
     columns = _id_columns(raw)
     columns |= _times(raw, columns["user_id"], now_ms)
@@ -151,6 +151,7 @@ def _times(raw: RawDataset, users: pl.Series, now_ms: int) -> dict[str, pl.Serie
         findings.note(f"column {name!r} counts the events: it is read as their order; time features are off")
         return {_ORDER: order}
     times = parse_times(rows["timestamp"], raw.log.place("timestamp"), now_ms)
+    findings.readings["times"] = times.read_as
     if not raw.in_order:  # otherwise the reader parsed the times itself and made this note
         findings.note(f"times read as {times.read_as}")
     zero = int((times.ms == 0).sum())

@@ -24,10 +24,14 @@ class Findings:
     Attributes:
         dropped: Reason → number of dropped rows.
         notes: Sentences for the reader of the report.
+        readings: What → how it was read, where all rows together decided that. Parts of one log must agree on them.
+        losses: Column → how many values could not be read, and how many there are.
     """
 
     dropped: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    readings: dict[str, str] = field(default_factory=dict)
+    losses: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def drop(self, reason: str, count: int) -> None:
         """Counts rows that were dropped for a reason; a count of 0 is not reported."""

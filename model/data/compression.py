@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,25 @@ def compression_of(name: str) -> Compression | None:
 def compression_in(content: bytes) -> Compression | None:
     """Returns the compression that the first bytes of a file show, or None for a plain file."""
     return next((kind for kind in COMPRESSIONS if content.startswith(kind.magic)), None)
+
+
+def opened(path: Path) -> BinaryIO:
+    """Opens a file for reading its plain content, whatever the ending of its name says of its compression."""
+    kind = compression_of(path.name)
+    match kind.name if kind else None:
+        case "gzip":
+            return cast("BinaryIO", gzip.open(path, "rb"))
+        case "bzip2":
+            return cast("BinaryIO", bz2.open(path, "rb"))
+        case "xz":
+            return cast("BinaryIO", lzma.open(path, "rb"))
+        case "zstd":
+            import zstandard  # only files that need it pay for loading it
+
+            reader = zstandard.ZstdDecompressor().stream_reader(path.open("rb"), read_across_frames=True)
+            return cast("BinaryIO", reader)
+        case _:
+            return path.open("rb")
 
 
 def plain_name(path: Path) -> str:

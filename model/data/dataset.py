@@ -14,10 +14,6 @@ scenes has no such column.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from model.data.dataset_folder import read_meta, replacing_data_set, write_meta
 from model.data.errors import DataError
 from model.data.fingerprint import fingerprint
 from model.data.searches import Searches
@@ -32,12 +29,8 @@ from model.data.vectors import ItemVectors
 from service.artifact.array_types import IntArray
 from service.artifact.features import SIGNAL_TYPES, type_index
 from service.artifact.session_marks import NO_SESSION, mark_number, mark_of
-from service.common.atomic_files import naming
 
 CategoryKind = Literal["path", "tags"]
-
-FORMAT = "gpt4rec-dataset"
-FORMAT_VERSION = 1
 
 EVENT_SCHEMA: dict[str, pl.DataType] = {
     "user_id": pl.String(),
@@ -124,7 +117,7 @@ class Dataset:
             DataError: The folder is missing, damaged or of another format version.
         """
         folder = Path(path)
-        meta = _read_meta(folder)
+        meta = read_meta(folder)
         try:
             tables = {name: pl.read_parquet(folder / f"{name}.parquet") for name in _TABLES}
             vectors = ItemVectors.load(folder)
@@ -154,20 +147,10 @@ class Dataset:
             DataError: Something that is not a data set is at `path`; it is left untouched.
             OSError: The folder cannot be written; an earlier data set is left as it was.
         """
-        target = Path(path).absolute()
-        check_replaceable(target)
-        with naming(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-            try:
-                self._write(aside / "new")
-                _replace(target, aside)
-            finally:
-                shutil.rmtree(aside, ignore_errors=True)
+        with replacing_data_set(Path(path)) as folder:
+            self._write(folder)
 
     def _write(self, folder: Path) -> None:
-        folder.parent.chmod(0o755)
-        folder.mkdir()
         for name in _TABLES:
             table: pl.DataFrame = getattr(self, name)
             table.write_parquet(folder / f"{name}.parquet")
@@ -175,20 +158,10 @@ class Dataset:
             self.vectors.save(folder)
         if self.searches is not None:
             self.searches.write_parquet(folder / f"{_SEARCHES}.parquet")
-        meta = json.dumps(self._meta(), indent=2, ensure_ascii=False) + "\n"
-        (folder / "meta.json").write_text(meta, encoding="utf-8")
-
-    def _meta(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "name": self.name,
-            "source": self.source,
-            "has_time": self.has_time,
-            "category_kind": self.category_kind,
-            "fingerprint": self.fingerprint,
-            "report": self.report,
-        }
+        write_meta(
+            folder, name=self.name, source=self.source, has_time=self.has_time, category_kind=self.category_kind,
+            fingerprint=self.fingerprint, report=self.report,
+        )  # fmt: skip
 
 
 def _digest(
@@ -201,66 +174,6 @@ def _digest(
 ) -> str:
     tables = fingerprint(events, items, users, kind, searches)
     return tables if vectors is None else vectors.digest(tables)
-
-
-def _replace(target: Path, aside: Path) -> None:
-    """Renames `aside/new` to the target; an earlier one goes to `aside/old`, and comes back if that fails."""
-    new, old = aside / "new", aside / "old"
-    if target.exists():
-        target.rename(old)
-    try:
-        new.rename(target)
-    except OSError:
-        if old.exists():
-            old.rename(target)
-        raise
-
-
-def check_replaceable(target: Path) -> None:
-    """Checks that a data set may be written to a path.
-
-    Raises:
-        DataError: Something is there other than an empty folder or a data set.
-    """
-    if not target.exists() and not target.is_symlink():
-        return
-    if target.is_dir() and not target.is_symlink():
-        if not any(target.iterdir()):
-            return
-        with contextlib.suppress(DataError):
-            _read_meta(target)
-            return
-    raise DataError(
-        "something that is not a data set is already there; it is left unchanged",
-        where=str(target),
-        fix="choose another --out, or move it away",
-    )
-
-
-def _read_meta(folder: Path) -> dict[str, Any]:
-    where = str(folder / "meta.json")
-    try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(
-            "this is not a data set folder: it has no meta.json",
-            where=str(folder),
-            fix="make one with `gpt4rec data import …` or `gpt4rec data movielens-100k`",
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"meta.json cannot be read: {error}", where=where, fix="import the data again") from error
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        raise DataError("meta.json is not that of a data set", where=where, fix="import the data again")
-    if meta.get("format_version") != FORMAT_VERSION:
-        raise DataError(
-            f"the data set has format {meta.get('format_version')}, but this program reads {FORMAT_VERSION}",
-            where=where,
-            fix="import the data again",
-        )
-    missing = {"name", "source", "has_time", "category_kind", "fingerprint", "report"} - meta.keys()
-    if missing:
-        raise DataError(f"meta.json lacks {', '.join(sorted(missing))}", where=where, fix="import the data again")
-    return meta
 
 
 @dataclass(frozen=True, eq=False)

@@ -140,6 +140,21 @@ def read_parquet(path: Path) -> pl.DataFrame:
         raise _unreadable_parquet(source, path, error) from error  # polars panics over types it does not know
 
 
+def read_parquet_rows(path: Path, start: int = 0, rows: int = 1) -> pl.DataFrame:
+    """Reads some rows of a parquet file that is not compressed as a whole.
+
+    Raises:
+        DataError: As `read_parquet`.
+    """
+    head, tail = _ends(path) if path.is_file() else (b"", b"")
+    if not head.startswith(PARQUET_MAGIC) or tail != PARQUET_MAGIC:
+        return read_parquet(path).slice(start, rows)  # says what is wrong with the file
+    try:
+        return pl.scan_parquet(path, glob=False, hive_partitioning=False).slice(start, rows).collect()
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise _unreadable_parquet(path, path, error) from error
+
+
 def _unreadable_parquet(source: bytes | Path, path: Path, error: BaseException) -> DataError:
     """Tells a column of an unknown type from a damaged file, whose footer cannot be read either."""
     inside = re.search(r'ErrString\("(.*?)[".;]', str(error))  # the reason inside of a panic

@@ -28,11 +28,21 @@ def fingerprint(
     """
     digest = hashlib.sha256(category_kind.encode())
     for table in (events, items, users, *([] if searches is None else [searches])):
-        digest.update(f"|{table.width}x{table.height}|".encode())
+        feed_head(digest, table.width, table.height)
         for column in table.iter_columns():
-            digest.update(f"{column.name}:{column.dtype}|".encode())
-            _feed(digest, column)
+            feed(digest, column)
     return digest.hexdigest()
+
+
+def feed_head(digest: hashlib._Hash, width: int, height: int) -> None:
+    """Adds the size of a table."""
+    digest.update(f"|{width}x{height}|".encode())
+
+
+def feed(digest: hashlib._Hash, column: pl.Series) -> None:
+    """Adds name, type and values of a column: which are missing, then for text the lengths, then all values."""
+    digest.update(f"{column.name}:{column.dtype}|".encode())
+    _feed(digest, column)
 
 
 def _feed(digest: hashlib._Hash, column: pl.Series) -> None:

@@ -14,6 +14,8 @@ _EXACT: dict[type[pl.DataType], int] = {pl.Float16: 2**11, pl.Float32: 2**24, pl
 # Spreadsheets and pandas write large numbers like this. The sign keeps out ids in hexadecimal, such as 12e45.
 _SCIENTIFIC = r"^-?\d(\.\d+)?[eE]\+\d+$"
 _LOST_DIGITS = "ids were stored as floats and lost digits"
+# How a column of text was read (`Findings.readings`): whole numbers that lost a `.0`, whole numbers, and anything else.
+POINTED, WHOLE, TEXT = "whole numbers with .0", "whole numbers", "text"
 
 
 def as_ids(column: pl.Series, place: Place, what: str, findings: Findings) -> pl.Series:
@@ -57,6 +59,8 @@ def _whole_again(ids: pl.Series, place: Place, what: str, findings: Findings) ->
     refuse(ids, ids.str.contains(_SCIENTIFIC), place, f"{what} {_LOST_DIGITS}", "write ids as text")
     pointed = ids.str.contains(POINT_ZERO).fill_null(value=False)
     bare = whole_again(ids)
+    bare_numbers = bare is None and ids.str.contains(r"^-?\d+$").fill_null(value=True).all()
+    findings.readings[f"{what} ids"] = POINTED if bare is not None else WHOLE if bare_numbers else TEXT
     if bare is None:
         twins = int(ids.filter(pointed).str.replace(r"\.0+$", "").unique().is_in(ids.implode()).sum())
         if twins:

@@ -66,6 +66,19 @@ def read_everything(request: ImportRequest, step: Callable[[str], None], now_ms:
     raw.rules = replace(request.rules, types={**_present(raw), **request.rules.types})
     for role, why in request.unused_roles().items():
         raw.findings.note(f"the mapping of {role} is not used: {why}")
+    read_side_tables(raw, request, step)
+    if request.date_format:
+        raw.log = read_dates(raw.log, request.date_format, request.rules.null_words)
+    step("checking")
+    return raw
+
+
+def read_side_tables(raw: RawDataset, request: ImportRequest, step: Callable[[str], None]) -> None:
+    """Reads the tables of items and users, the attributes and the vectors.
+
+    Raises:
+        DataError: A file is missing, damaged or cannot be used.
+    """
     if request.items:
         step(f"reading {request.items}")
         raw.items, raw.category_kind = _items(request, request.items, raw.findings)
@@ -78,10 +91,6 @@ def read_everything(request: ImportRequest, step: Callable[[str], None], now_ms:
     if request.vectors:
         step(f"reading {request.vectors}")
         raw.vectors = read_vectors(request.vectors, raw.findings), str(request.vectors)
-    if request.date_format:
-        raw.log = read_dates(raw.log, request.date_format, request.rules.null_words)
-    step("checking")
-    return raw
 
 
 def read_source(request: ImportRequest, now_ms: int) -> RawDataset:

@@ -21,12 +21,12 @@ MAX_FEATURE_VALUES = 100
 _TEXTS = ("title", "brand", "text")
 
 
-def complete_items(raw: RawDataset, events: pl.DataFrame) -> pl.DataFrame:
+def complete_items(raw: RawDataset, logged: pl.DataFrame) -> pl.DataFrame:
     """Returns the items of the table, then those that only the log names.
 
     Args:
         raw: The source, with or without a table of items.
-        events: The checked log.
+        logged: The items of the checked log in order of first appearance: `item_id`, and `events`, how many it has.
 
     Returns:
         [items] the columns of `ITEM_SCHEMA`, and those of `SHOP_SCHEMA` that the table has.
@@ -34,7 +34,7 @@ def complete_items(raw: RawDataset, events: pl.DataFrame) -> pl.DataFrame:
     Raises:
         DataError: A column cannot be used, or no item of the log is in the table.
     """
-    seen = events["item_id"].unique(maintain_order=True)
+    seen = logged["item_id"]
     if raw.items is None:
         return conform(pl.DataFrame({"item_id": seen}), ITEM_SCHEMA)
     checked = checked_items(raw.items, raw.findings, raw.rules)
@@ -42,7 +42,7 @@ def complete_items(raw: RawDataset, events: pl.DataFrame) -> pl.DataFrame:
     refuse_strangers(table["item_id"], seen, raw.items.file, "item")
     unknown = seen.filter(~seen.is_in(table["item_id"].implode()))
     if len(unknown):
-        affected = events["item_id"].is_in(unknown.implode()).sum()
+        affected = logged.filter(pl.col("item_id").is_in(unknown.implode()))["events"].sum()
         raw.findings.note(
             f"{len(unknown)} items of the log ({affected} events) are not in the item table; they have no title"
         )
@@ -83,12 +83,12 @@ def checked_items(table: SourceTable, findings: Findings, rules: Rules) -> pl.Da
     return pl.DataFrame(columns)
 
 
-def complete_users(raw: RawDataset, events: pl.DataFrame) -> pl.DataFrame:
+def complete_users(raw: RawDataset, logged: pl.Series) -> pl.DataFrame:
     """Returns the users of the log with the features of the user table.
 
     Args:
         raw: The source, with or without a table of users.
-        events: The checked log.
+        logged: The users of the checked log in order of first appearance.
 
     Returns:
         [users] `user_id`, and a text column for each feature.
@@ -96,7 +96,7 @@ def complete_users(raw: RawDataset, events: pl.DataFrame) -> pl.DataFrame:
     Raises:
         DataError: A column cannot be used, or no user of the log is in the table.
     """
-    seen = pl.DataFrame({"user_id": events["user_id"].unique(maintain_order=True)})
+    seen = pl.DataFrame({"user_id": logged})
     if raw.users is None:
         return seen
     names = [name for name in raw.users.rows.columns if name not in ("user_id", ROW)]

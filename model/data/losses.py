@@ -32,10 +32,11 @@ def report_losses(
     """
     lost = column.is_not_null() & read.is_null()
     number, given = int(lost.sum()), len(column) - column.null_count()
+    name = place.column or column.name
+    findings.losses[name] = (number, given)
     if not number:
         return
     examples = quoted(column.filter(lost).unique(maintain_order=True))
-    name = place.column or column.name
     if number > MOST_LOST * given and name not in rules.allow_loss:
         raise DataError(
             f"column {name!r} would lose {number} of its {given} values, which {why}: {examples}",

@@ -20,6 +20,8 @@ _PRICED = rf"^([+-]?)(?:({_CURRENCY})\s*)?([+-]?[\d.,][\d.,'’\s]*?)\s*({_CURRE
 # What shows the decimal sign D, where T separates thousands: 4D5, 1T234D5, 1T234T567, 0D123, D5.
 _SURE = r"^[+-]?(\d*D(\d{1,2}|\d{4,})|\d{1,3}(TGROUP)+D\d+|\d{1,3}(TGROUP){2,}|0?D\d+)$"
 _FORM = r"^[+-]?(\d+|\d{1,3}(TGROUP)+)?(D\d*)?$"
+# How a column of text was read (`Findings.readings`).
+_POINTS, _COMMAS = "with decimal points", "with decimal commas"
 _FIX = "write numbers such as 1234.5"
 
 
@@ -57,6 +59,7 @@ def as_numbers(column: pl.Series, what: str, place: Place, findings: Findings, r
 def _from_text(column: pl.Series, what: str, place: Place, findings: Findings, rules: Rules) -> pl.Series:
     text = column.str.strip_chars()
     plain = text.str.contains(_NUMBER).fill_null(value=False)
+    findings.readings[what] = _POINTS
     if rules.decimal in (None, ".") and int(plain.sum()) == len(text) - text.null_count():
         return text.cast(pl.Float64, strict=False)
     parts = (
@@ -68,6 +71,7 @@ def _from_text(column: pl.Series, what: str, place: Place, findings: Findings, r
     scientific = text.str.contains(r"^[+-]?[\d.]+[eE][+-]?\d+$").fill_null(value=False)
     sign = rules.decimal or _decimal_sign(body, text, place, what)
     if sign == ",":
+        findings.readings[what] = _COMMAS
         findings.note(f"{what} read with a decimal comma")
     form = body.str.contains(_pattern(_FORM, sign)).fill_null(value=False)
     thousands = "." if sign == "," else ","
@@ -87,6 +91,7 @@ def _one_currency(currency: pl.Series, place: Place, what: str, findings: Findin
         raise DataError(
             f"{what} are in several currencies: {listed}", where=place.locate(rare), fix="convert them to one currency"
         )
+    findings.readings[f"currency of {what}"] = counts[currency.name][0]
     findings.note(f"{what} carry a currency, which was removed: {listed}")
 
 

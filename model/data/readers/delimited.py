@@ -52,8 +52,61 @@ def read_delimited(path: Path, options: TextOptions | None = None, otherwise: st
         DataError: The file cannot be read, a row has more fields than the first line, a column name is repeated or
             empty twice, or there are no rows.
     """
-    options = options or TextOptions()
-    text = read_text(path, otherwise)
+    return parse_delimited(read_text(path, otherwise), path, options or TextOptions())
+
+
+def first_record(text: str, options: TextOptions, path: Path) -> tuple[str, bool]:
+    """Returns the beginning of a text up to its first record, and whether that is a row rather than a header.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    layout = _layout(text, options, pinned_quote(text, options) or None, path)
+    _, lines = next(_records(layout.text, layout.separator, layout.quote))
+    above = text.split("\n", layout.skipped + lines)
+    rest = above.pop() if len(above) > layout.skipped + lines else ""
+    return text[: len(text) - len(rest)], not layout.has_header
+
+
+def column_names(text: str, options: TextOptions, path: Path) -> list[str]:
+    """Returns the names of the columns of a text that begins like this; without a header they are 1, 2, 3, ….
+
+    Raises:
+        DataError: The first record cannot be read.
+    """
+    layout = _layout(text, options, pinned_quote(text, options) or None, path)
+    return layout.header if layout.has_header else [str(number) for number, _ in enumerate(layout.header, 1)]
+
+
+def pinned_quote(text: str, options: TextOptions) -> str:
+    """Returns the quote character by which every part of a text is read, "" for none.
+
+    Args:
+        text: The text, at least its first line.
+        options: How it is written. A text with tabs is taken to quote; a separator of several characters excludes it.
+    """
+    if options.quote is not None:
+        return options.quote
+    separator = options.separator or likeliest_separator(text.lstrip("\r\n").partition("\n")[0])
+    return "" if len(separator) > 1 else '"'
+
+
+def parse_delimited(text: str, path: Path, options: TextOptions, before: int = 0) -> SourceTable:
+    """Reads the text of a file, as `read_delimited` does.
+
+    Args:
+        text: The text.
+        path: The file.
+        options: How the text is written.
+        before: Number of lines of the file that are not in the text.
+
+    Raises:
+        DataError: As `read_delimited`.
+    """
+    if before:
+        table = parse_delimited(text, path, options)
+        table.rows = table.rows.with_columns(pl.col(ROW) + before)
+        return table
     if options.quote is not None:
         return _read(_layout(text, options, options.quote or None, path))
     layout = _layout(text, options, '"', path)

@@ -29,6 +29,22 @@ def read_json_table(path: Path) -> SourceTable:
     return table
 
 
+def parse_json_lines(text: str, path: Path, before: int = 0) -> SourceTable:
+    """Reads a part of a file of one JSON object a line.
+
+    Args:
+        text: The part.
+        path: The file.
+        before: Number of lines in front of the part.
+
+    Raises:
+        DataError: As `read_json_table`.
+    """
+    table = _lines(text, path)
+    table.rows = table.rows.with_columns(pl.col(ROW) + before)
+    return table
+
+
 def _lines(text: str, path: Path) -> SourceTable:
     """Reads the lines with polars; if that fails, line by line to find the one that is wrong."""
     try:
