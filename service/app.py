@@ -6,7 +6,7 @@ Nothing is built at import, and `create_app` builds only the routes. The lifespa
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import metadata
 
@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import cors, direct_route, openapi, problems, senders, static_pages
-from service.api.request import secret_of
+from service.api.request import runtime, secret_of
 from service.api.request_gate import RequestGate
 from service.api.roles import of_role
 from service.api.routes import (
@@ -30,8 +30,9 @@ from service.api.routes import (
     playground,
 )
 from service.api.runtime import Runtime
+from service.api.space_of_request import SpaceOfRequest
 from service.api.unanswered_bytes import UnansweredBytes
-from service.assembly.process import open_runtime
+from service.assembly.process import Given, open_runtime
 from service.common import logs
 from service.common.errors import StartupError
 from service.common.metrics import Metrics
@@ -76,6 +77,7 @@ def create_app(
     *,
     engine: EngineLike | None = None,
     store: Store | None = None,
+    engines: Mapping[str, EngineLike] | None = None,
     metrics: Metrics | None = None,
     deprecations: Deprecations = DEPRECATIONS,
 ) -> FastAPI:
@@ -87,6 +89,7 @@ def create_app(
         settings: Of the service.
         engine: The engine to serve; it is not closed. None opens the one of the settings.
         store: The store to use; it is not closed. None opens the one of the settings.
+        engines: Engines of further spaces, by name; they are not closed. Others are opened.
         metrics: The metrics of the process; None creates them.
         deprecations: What is deprecated in the API.
     """
@@ -97,7 +100,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             try:
-                parts = await open_runtime(stack, settings, metrics, process_state, engine, store)
+                parts = await open_runtime(stack, settings, metrics, process_state, Given(engine, store, engines or {}))
             except StartupError as error:
                 app.state.startup_error = error
                 log.critical("startup_failed", reason=error.reason, cause=str(error))
@@ -107,7 +110,9 @@ def create_app(
                 raise
             application.parts = app.state.runtime = parts
             process_state.started = True
-            log.info("started", model_version=parts.space.model.version)
+            for name, one in parts.spaces.items():
+                shown = {"space": name} if parts.several else {}
+                log.info("started", model_version=one.space.model.version, **shown)
             yield
             process_state.draining = True
             log.info("stopping")
@@ -160,6 +165,7 @@ def create_app(
         senders=senders.Senders(senders.networks_of(settings.trusted_proxies)),
         root_path=senders.root_path_of(settings.root_path),
         deprecations=deprecations,
-        owner=lambda scope: app.state.runtime.access.owner(secret_of(Request(scope))),
+        owner=lambda scope: runtime(Request(scope)).access.owner(secret_of(Request(scope))),
+        space=SpaceOfRequest(lambda: application.parts) if settings.spaces is not None else None,
     )
     return app

@@ -27,6 +27,7 @@ from service.policies.policies import DecodingSpec, Exploration, Policies, Rule,
 from service.rules.spec import Apart, AtLeast, AtMost, Boost, Diversity, Pin
 from service.schemas.deprecations import DEPRECATIONS
 from service.schemas.requests import DecodingOverride, Event, EventsRequest, InlineEvent, RecommendRequest
+from service.spaces.spaces_file import OVERRIDABLE, Entry
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference.md"
 
@@ -39,6 +40,7 @@ Written by `python -m service.reference`; do not edit by hand.
 - [Settings of Kafka](#settings-of-kafka)
 - [Settings of the sink](#settings-of-the-sink)
 - [Settings of the loop](#settings-of-the-loop)
+- [The file of the spaces](#the-file-of-the-spaces)
 - [Endpoints](#endpoints)
 - [Deprecated](#deprecated)
 - [Requests](#requests)
@@ -73,6 +75,12 @@ _LOOP = """\
 
 Environment variables of `gpt4rec loop run`, which reads `GPT4REC_OPS_URL`, `GPT4REC_OPS_TOKEN`, the log level and the
 tokens of the metrics too; the commands that it runs read those of their own: see [the loop](loop.md#the-cycle).
+"""
+_SPACES = """\
+## The file of the spaces
+
+The file that `GPT4REC_SPACES` names has one mapping, `spaces`, with an entry for each space beside the default one; the
+key is its name. Paths are relative to the folder of the file: see [spaces](fleet.md#spaces).
 """
 _ENDPOINTS = """\
 ## Endpoints
@@ -160,6 +168,9 @@ def page() -> str:
         markdown_table(("Variable", "Default", "Meaning"), _settings(SinkSettings)),
         _LOOP,
         markdown_table(("Variable", "Default", "Meaning"), _settings(LoopSettings)),
+        _SPACES,
+        *_tables({Entry: "A space (`spaces[…]`)"}),
+        f"`settings` may name: {', '.join(f'`{name}`' for name in sorted(OVERRIDABLE))}.\n",
         _ENDPOINTS,
         markdown_table(("Endpoint", "Operation", "Answers", "Meaning"), _endpoints()),
         _DEPRECATED,
@@ -231,7 +242,7 @@ def _default(field: FieldInfo) -> str:
         value = value.get_secret_value()
     if value == DEFAULT_POLICIES:
         value = "service/policies/default.yaml"
-    return "–" if value is None or value in ("", (), []) else f"`{value}`"
+    return "–" if value is None or value in ("", (), [], {}) else f"`{value}`"
 
 
 if __name__ == "__main__":

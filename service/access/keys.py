@@ -90,7 +90,11 @@ class Keys:
 
     def shares(self, other: Keys) -> bool:
         """Returns whether the two sets have a secret in common."""
-        return not {known for known, _ in self._digests}.isdisjoint(known for known, _ in other._digests)
+        return not self.digests().isdisjoint(other.digests())
+
+    def digests(self) -> frozenset[bytes]:
+        """Returns the SHA-256 digests of the secrets."""
+        return frozenset(known for known, _ in self._digests)
 
     @classmethod
     def parse(cls, text: SecretStr, setting: str, *, rights: bool) -> Keys:
@@ -142,16 +146,21 @@ class Access:
         api_keys: Keys of the frontends.
         ops_tokens: Tokens of the operators.
         metrics_tokens: Tokens that may read /metrics.
+        above: The rules of the process, for those of one space: its ops tokens act in every space, and its metrics
+            tokens read the metrics of each. None for the rules of the process.
 
     While the file of a set has been unread for long, a secret that was withdrawn in it would keep working. So what
     protects changes and personal data closes: its ops tokens open nothing, and its API keys lose `users` and `items`.
     Lists, events and metrics stay open to the keys and tokens that are known.
     """
 
-    def __init__(self, api_keys: Keys, ops_tokens: Keys, metrics_tokens: Keys | None = None) -> None:
+    def __init__(
+        self, api_keys: Keys, ops_tokens: Keys, metrics_tokens: Keys | None = None, above: Access | None = None
+    ) -> None:
         self.api_keys = api_keys
         self.ops_tokens = ops_tokens
         self.metrics_tokens = metrics_tokens or Keys({})
+        self.above = above
         self._distrusted: frozenset[str] = frozenset()
 
     def trust(self, name: str, trusted: bool) -> None:
@@ -173,7 +182,7 @@ class Access:
         if not self.api_keys:
             return None
         caller = self.api_keys.find(presented)
-        if caller is None and not self._operator(presented):
+        if caller is None and not self.find_operator(presented):
             raise Unauthorized("a valid API key is needed")
         return caller
 
@@ -189,9 +198,9 @@ class Access:
             Unauthorized: the secret is neither an API key nor an ops token.
             Forbidden: the key lacks the right, or neither keys nor tokens are configured.
         """
-        if not self.api_keys and not self.ops_tokens:
+        if not self.api_keys and not self.has_operators:
             raise Forbidden("no ops token and no API key is configured, so users can be neither read nor erased")
-        if self._operator(presented):
+        if self.find_operator(presented):
             return None
         caller = self.api_keys.find(presented)
         if caller is None:
@@ -214,9 +223,9 @@ class Access:
             Unauthorized: the secret is neither an API key nor an ops token.
             Forbidden: the key lacks the right, or neither keys nor tokens are configured.
         """
-        if not self.api_keys and not self.ops_tokens:
+        if not self.api_keys and not self.has_operators:
             raise Forbidden("no ops token and no API key is configured, so items cannot be changed")
-        operator = self._operator(presented)
+        operator = self.find_operator(presented)
         if operator is not None:
             return operator.name, None
         caller = self.api_keys.find(presented)
@@ -236,7 +245,7 @@ class Access:
         Raises:
             Forbidden: The secret is neither.
         """
-        if self._operator(presented):
+        if self.find_operator(presented):
             return
         caller = None if "api_keys" in self._distrusted else self.api_keys.find(presented)
         if caller is None or not caller.may_users:
@@ -253,11 +262,11 @@ class Access:
             Unauthorized: the secret is not an ops token.
             Forbidden: the secret is an API key.
         """
-        if not self.ops_tokens:
+        if not self.has_operators:
             raise NotFound("no ops token is configured, so /ops is off")
-        caller = self._operator(presented)
+        caller = self.find_operator(presented)
         if caller is None:
-            if self.ops_tokens.find(presented):
+            if self.ops_tokens.find(presented) or (self.above and self.above.ops_tokens.find(presented)):
                 raise Unauthorized(f"the file of ops tokens {_UNREAD}; until it is read, they open nothing")
             if self.api_keys.find(presented):
                 raise Forbidden("an API key is not an ops token")
@@ -266,12 +275,12 @@ class Access:
 
     def operator(self, presented: str | None) -> str | None:
         """Returns the name of the operator whose token this is; None for anybody else."""
-        caller = self._operator(presented)
+        caller = self.find_operator(presented)
         return None if caller is None else caller.name
 
     def owner(self, presented: str | None) -> str:
         """Returns the name of the key or token; "" for anybody without one."""
-        caller = self.api_keys.find(presented) or self._operator(presented)
+        caller = self.api_keys.find(presented) or self.find_operator(presented)
         return "" if caller is None else caller.name
 
     def metrics(self, presented: str | None) -> None:
@@ -280,11 +289,29 @@ class Access:
         Raises:
             Unauthorized: the secret is neither a metrics token nor an ops token.
         """
-        if self.metrics_tokens and not (self.metrics_tokens.find(presented) or self._operator(presented)):
+        tokens = self.readers
+        if tokens and not (tokens.find(presented) or self.find_operator(presented)):
             raise Unauthorized("a valid metrics token is needed")
 
-    def _operator(self, presented: str | None) -> Caller | None:
-        return None if "ops_tokens" in self._distrusted else self.ops_tokens.find(presented)
+    def acts_in_all(self, presented: str | None) -> bool:
+        """Returns whether a secret is an ops or metrics token of the process, which holds in all spaces."""
+        top = self if self.above is None else self.above
+        return top.operator(presented) is not None or top.metrics_tokens.find(presented) is not None
+
+    @property
+    def has_operators(self) -> bool:
+        """Whether an ops token is configured, for this space or for all."""
+        return bool(self.ops_tokens or (self.above and self.above.ops_tokens))
+
+    @property
+    def readers(self) -> Keys:
+        """The tokens that may read /metrics."""
+        return self.metrics_tokens if self.above is None else self.above.metrics_tokens
+
+    def find_operator(self, presented: str | None) -> Caller | None:
+        """Returns the operator whose token this is; None for anybody else."""
+        own = None if "ops_tokens" in self._distrusted else self.ops_tokens.find(presented)
+        return own if own is not None or self.above is None else self.above.find_operator(presented)
 
 
 def presented_secret(authorization: str | None, api_key: str | None) -> str | None:

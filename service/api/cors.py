@@ -16,7 +16,7 @@ from service.common.request_errors import PreflightRefused
 _ORIGIN = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?")
 _METHODS = ("GET", "HEAD", "POST")
 _REFUSED = 400
-_HEADERS = ("Authorization", "Content-Type", "X-API-Key", "X-Request-Id", "X-Request-Start")
+_HEADERS = ("Authorization", "Content-Type", "X-API-Key", "X-GPT4Rec-Space", "X-Request-Id", "X-Request-Start")
 _EXPOSED = ("Retry-After", "X-Request-Id", "Deprecation", "Sunset", "Link")
 _REMEMBERED_S = 600
 # Never open to other origins: the routes of operators, and those that show or erase a user.

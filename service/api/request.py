@@ -15,9 +15,9 @@ from service.common.request_context import RequestContext
 
 
 def runtime(request: Request) -> Runtime:
-    """Returns the parts of the service."""
+    """Returns the parts of the service, as the space of the request has them."""
     parts: Runtime = request.scope["app"].parts
-    return parts
+    return parts.spaces[call_of(request).space] if parts.several else parts
 
 
 async def admitted(request: Request) -> Runtime:

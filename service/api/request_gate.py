@@ -72,6 +72,7 @@ class RequestGate:
         root_path: Path prefix under which the service is reached; requests may come with it or without.
         deprecations: What is deprecated.
         owner: Returns the name of the key or token that a request presents, "" for none.
+        space: Chooses the space of a request, and returns the metrics that count it; None where there is one space.
         clock: The monotonic clock, in seconds.
         wall_clock: The wall clock, in epoch seconds.
     """
@@ -89,11 +90,12 @@ class RequestGate:
         root_path: str = "",
         deprecations: Deprecations = _NOTHING,
         owner: Callable[[Scope], str] = lambda _: "",
+        space: Callable[[Scope, RequestContext], Metrics] | None = None,
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,
     ) -> None:
         self._app = app
-        self._metrics = metrics
+        self._metrics, self._space = metrics, space
         self._max_body_bytes = max_body_bytes
         self._draining = draining
         self._direct = direct
@@ -116,6 +118,7 @@ class RequestGate:
         scope.setdefault("state", {})["call"] = call
         if self._root_path and f"{scope['path']}/".startswith(f"{self._root_path}/"):
             scope["path"] = scope["path"].removeprefix(self._root_path) or "/"
+        metrics = self._metrics if self._space is None else self._space(scope, call)
         version = api_version.take_off(scope)
         call.prefix += version
         head = method == "HEAD"
@@ -127,7 +130,7 @@ class RequestGate:
             answer.deprecated = DeprecatedCall(self._deprecations, scope, call, version)
         elif self._cors is None and not head:
             answer.at_once = scope.get(WHOLE)
-        self._metrics.inflight.inc()
+        metrics.inflight.inc()
         body = AnswerBody(answer, head=head, asked=scope["headers"])
         try:
             if self._cors is None:
@@ -136,10 +139,10 @@ class RequestGate:
                 scope["state"]["answer"] = answer
                 await self._cors(scope, receive, body)
         finally:
-            self._metrics.inflight.dec()
+            metrics.inflight.dec()
             if answer.deprecated is not None:
-                answer.deprecated.count(self._metrics, self._owner)
-            self._record(scope, method, call, answer.status, trace)
+                answer.deprecated.count(metrics, self._owner)
+            self._record(scope, method, call, answer.status, metrics, trace)
 
     def _call(self, scope: Scope) -> RequestContext:
         # Of several headers of one name the first one counts.
@@ -200,12 +203,18 @@ class RequestGate:
             refuse_encoded(scope["headers"])
 
     def _record(
-        self, scope: Scope, method: str, call: RequestContext, status: int, trace: tracing.Trace | None
+        self,
+        scope: Scope,
+        method: str,
+        call: RequestContext,
+        status: int,
+        metrics: Metrics,
+        trace: tracing.Trace | None,
     ) -> None:
         route = getattr(scope.get("route"), "path_format", _UNMATCHED)
         now = self._clock()
         took = now - call.arrived
-        self._metrics.answered(route, status, call.source, took, tracing.exemplar())
+        metrics.answered(route, status, call.source, took, tracing.exemplar())
         if trace is not None:
             tracing.answered(trace, method, route, status, call.facts, now)
         if not self._line.on:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.access.key_owners import KeyOwners
 from service.access.keys import Access
 from service.access.rate_limits import Rates
 from service.answers.kept_lists import KeptLists
@@ -15,7 +17,7 @@ from service.common.deadline import Clock
 from service.common.metrics import BREAKER_STATES, MODES, Metrics
 from service.common.process_state import ProcessState
 from service.common.settings import Settings
-from service.common.space import Space
+from service.common.space import DEFAULT, Space
 from service.coordination.audit import Audit
 from service.coordination.forced_mode import ForcedMode
 from service.experiments.arms import Arms
@@ -31,6 +33,7 @@ from service.history.state_keeper import StateKeeper
 from service.history.write_behind import WriteBehind
 from service.lifecycle.model_switch import ModelSwitch
 from service.lifecycle.served_model import ServedModel, Serving
+from service.ops import space_metrics
 from service.ops.console import Console, versions
 from service.ops.worker_peers import Peers
 from service.playground.explorer import Explorer
@@ -98,7 +101,23 @@ class SpaceRuntime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
-    """The parts that a process has once, and its space."""
+    """The service as one space has it: what the process has once, and the parts of that space.
+
+    A request gets the one of its space (`service.api.request.runtime`), so that no route can reach another space.
+
+    Attributes:
+        settings: In the scope of the space.
+        access: Who may call in the space.
+        metrics: Of the space; those of the default space are those of the process too.
+        process_state: Of the process.
+        space: The parts of the space.
+        console: Shows the space.
+        peers: Calls to the other workers.
+        spaces: Every space by its name, this one among them. With one space, only the default.
+        owners: Which space a key belongs to.
+        several: Whether the deployment has a file of spaces.
+        wall_clock: The wall clock, in epoch seconds.
+    """
 
     settings: Settings
     access: Access
@@ -107,7 +126,15 @@ class Runtime:
     space: SpaceRuntime
     console: Console
     peers: Peers
+    spaces: Mapping[str, Runtime]
+    owners: KeyOwners
+    several: bool
     wall_clock: Clock = field(default=time.time)
+
+    @property
+    def name(self) -> str:
+        """The name of the space."""
+        return self.space.space.name
 
     def latest_ms(self) -> int:
         """Returns the latest timestamp that an event may have now, in epoch milliseconds."""
@@ -119,18 +146,29 @@ class Runtime:
 
     def versions(self) -> dict[str, Any]:
         """Returns the answer of /version."""
-        return versions(self.settings, self.space.models)
+        found = versions(self.settings, self.space.models)
+        return {**found, "space": self.name} if self.several else found
 
     def readiness(self) -> dict[str, bool]:
-        """Returns the checks of /readyz that must all hold."""
+        """Returns the checks of /readyz that must all hold. A fault of one space takes no other out of service."""
         return {
             "started": self.process_state.started,
             "engine": self.space.model.healthy,
             "not_draining": not self.process_state.draining,
         }
 
-    def render_metrics(self) -> bytes:
-        """Returns the metrics as text; sets the gauges that mirror a state first."""
+    async def metrics_text(self) -> bytes:
+        """Returns the metrics as text: those of the process in the default space, otherwise those of the space."""
+        if not self.several:
+            self.mirror_states()
+            return self.metrics.render()
+        shown = {self.name: self} if self.name != DEFAULT else self.spaces
+        for runtime in shown.values():
+            runtime.mirror_states()
+        return await space_metrics.rendered(self.metrics, {name: runtime.metrics for name, runtime in shown.items()})
+
+    def mirror_states(self) -> None:
+        """Sets the gauges that mirror a state."""
         m, space = self.metrics, self.space
         m.count_up_to(m.log_lines_dropped, output.dropped())
         m.one_hot(m.breaker_state, BREAKER_STATES, space.guard.breaker.state.value)
@@ -145,4 +183,3 @@ class Runtime:
         for objective, rates in space.guard.budgets.burn_rates().items():
             for window, rate in rates.items():
                 m.burn_rate.labels(objective, window).set(rate)
-        return m.render()

@@ -24,6 +24,26 @@ def file_of(name: str) -> Path | None:
     return Path(path) if path else None
 
 
+def secret_text(path: Path, place: str) -> str:
+    """Returns the content of a file of secrets at the start.
+
+    Args:
+        path: The file.
+        place: Where the file is named, for messages.
+
+    Raises:
+        SettingsError: The file cannot be read, or its disk hangs.
+    """
+    try:
+        # A disk that hangs must not hold the start up without a word.
+        content = DiskLane(place, patience_s=_SECRET_PATIENCE_S).run_now(path.read_bytes)
+        return content.decode("utf-8").strip()
+    except HungFileError as error:
+        raise SettingsError(f"{place}: {path} does not answer; does its disk hang?") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{place}: cannot read {path}") from error
+
+
 class SecretFiles(PydanticBaseSettingsSource):
     """Reads `GPT4REC_<SECRET>_FILE`: Docker and Kubernetes mount secrets as files."""
 
@@ -32,16 +52,7 @@ class SecretFiles(PydanticBaseSettingsSource):
         path = file_of(field_name) if field.annotation is SecretStr else None
         if path is None:
             return None, field_name, False
-        try:
-            # A disk that hangs must not hold the start up without a word.
-            content = DiskLane(field_name, patience_s=_SECRET_PATIENCE_S).run_now(path.read_bytes)
-            return content.decode("utf-8").strip(), field_name, False
-        except HungFileError as error:
-            raise SettingsError(
-                f"{PREFIX}{field_name.upper()}_FILE: {path} does not answer; does its disk hang?"
-            ) from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{PREFIX}{field_name.upper()}_FILE: cannot read {path}") from error
+        return secret_text(path, f"{PREFIX}{field_name.upper()}_FILE"), field_name, False
 
     def __call__(self) -> dict[str, Any]:
         """Returns the settings that come from files."""

@@ -7,6 +7,7 @@
     │   ├── Unauthorized           401  unauthorized
     │   ├── Forbidden              403  forbidden
     │   ├── NotFound               404  not_found
+    │   │   └── UnknownSpace       404  unknown_space      no space has this name, or the key does not open it
     │   ├── TooSlow                408  too_slow           its body took too long to arrive
     │   ├── Conflict               409  conflict           not possible in the present state
     │   ├── CursorGone             410  cursor_gone        it has expired, or its user was erased

@@ -30,6 +30,7 @@ class RequestContext:
         source: Label of the metric, set by the route.
         facts: Fields of the log line, set by the route.
         headers: The first value of each header, by its name in lower case.
+        space: Name of the space that the request means.
     """
 
     request_id: str
@@ -42,6 +43,7 @@ class RequestContext:
     source: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
+    space: str = "default"
 
     def deadline(self, budget_ms: float) -> Deadline:
         """Returns the deadline for a budget in milliseconds."""

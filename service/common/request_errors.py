@@ -55,6 +55,13 @@ class NotFound(RequestError):
     title = "Not found"
 
 
+class UnknownSpace(NotFound):
+    """No space has this name, or the caller's key does not open it."""
+
+    reason = "unknown_space"
+    title = "Unknown space"
+
+
 class TooSlow(RequestError):
     """The body did not arrive in time."""
 

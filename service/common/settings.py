@@ -39,6 +39,12 @@ class Settings(RoleSettings):
         DEFAULT_POLICIES,
         description="Decoding policies file; changes are followed. Policies set by PUT /ops/policies take precedence.",
     )
+    spaces: Path | None = Field(
+        None,
+        description="File of further spaces (shops, brands) that this deployment serves, each with its own model, "
+        "keys, policies and prefix in Redis: see docs/fleet.md#spaces. Read at the start. Without it there is one "
+        "space, which these settings describe.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 chooses a free one.")

@@ -1,4 +1,4 @@
-"""A space: what belongs to one shop of a deployment, as one value. Today each deployment has one."""
+"""A space: what belongs to one shop of a deployment, as one value. Most deployments have one, the default."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from hashlib import blake2b
 from pathlib import Path
 
 from service.common.settings import Settings
+
+DEFAULT = "default"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +19,7 @@ class Space:
     one process without touching each other's keys and files.
 
     Attributes:
-        name: The name of the space, for a label of the metrics; not exported while there is one space.
+        name: The name of the space, also the label of its metrics; not exported while there is one space.
         settings: The settings in the scope of the space: budgets, limits, breaker.
         key_prefix: First part of every Redis key.
         artifact: Folder of the model, or of several versions of it; None if an engine is handed over.
@@ -25,6 +27,7 @@ class Space:
         catalogue_updates: File of stock changes and new items; None if there is none.
         copies: Folder of the local copies of the shared values.
         copy_scope: Part of their names that no other space has.
+        share: Weight of the space where spaces wait for the same processor.
     """
 
     name: str
@@ -35,14 +38,26 @@ class Space:
     catalogue_updates: Path | None
     copies: Path
     copy_scope: str
+    share: float = 1.0
 
     @classmethod
     def default(cls, settings: Settings) -> Space:
         """Returns the space that the settings of the service describe."""
+        return cls.of(DEFAULT, settings)
+
+    @classmethod
+    def of(cls, name: str, settings: Settings, share: float = 1.0) -> Space:
+        """Returns the space that some settings describe.
+
+        Args:
+            name: Of the space.
+            settings: In the scope of the space, its artefact, files and key prefix among them.
+            share: Its weight.
+        """
         # Without the credentials of the URL: they may change, and should not be derivable from a file name.
         server = settings.redis_url.get_secret_value().rpartition("@")[2]
         return cls(
-            name="default",
+            name=name,
             settings=settings,
             key_prefix=settings.redis_prefix,
             artifact=settings.artifact,
@@ -50,6 +65,7 @@ class Space:
             catalogue_updates=settings.catalogue_updates,
             copies=settings.data_dir,
             copy_scope=blake2b(f"{server} {settings.redis_prefix}".encode(), digest_size=6).hexdigest(),
+            share=share,
         )
 
     @property

@@ -83,9 +83,11 @@ class Console:
         mode: ForcedMode,
         redis: RedisCheck,
         watch: TrafficWatch,
+        below: str = "",
         wall_clock: Clock = time.time,
     ) -> None:
         self.recent = recent
+        self._figures_path = f"{below}/ops/figures"
         self._settings = settings
         self._access = access
         self._metrics = metrics
@@ -144,7 +146,7 @@ class Console:
         # The present second is not shown: not every worker has noted it.
         now = int(self._wall_clock())
         if settings.workers > 1:
-            urls = own_urls(host, settings.port, settings.workers, "/ops/figures")
+            urls = own_urls(host, settings.port, settings.workers, self._figures_path)
             workers, noted = await self._ask_workers(urls, secret, now)
         else:
             workers, noted = [self._state()], [self.recent.seconds(now - SERIES_S - 1)]

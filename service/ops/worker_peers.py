@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import operator
 import ssl
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import httpx
@@ -44,9 +45,9 @@ _KEEPALIVE_S = 2.0
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
-def worker_urls(host: str, shared_port: int, workers: int) -> list[str]:
-    """Returns the URLs at which each worker serves its own metrics."""
-    return own_urls(host, shared_port, workers, "/metrics")
+def worker_urls(host: str, shared_port: int, workers: int, below: str = "") -> list[str]:
+    """Returns the URLs at which each worker serves its own metrics; those of a space are below its path."""
+    return own_urls(host, shared_port, workers, f"{below}/metrics")
 
 
 def own_urls(host: str, shared_port: int, workers: int, path: str) -> list[str]:
@@ -65,11 +66,13 @@ class Peers:
 
     def __init__(self) -> None:
         self._client: httpx.AsyncClient | None = None
-        self._scrape: SingleFlight[bytes] = SingleFlight()
+        # By the URLs: each space has metrics of its own.
+        self._scrapes: defaultdict[tuple[str, ...], SingleFlight[bytes]] = defaultdict(SingleFlight)
 
     async def close(self) -> None:
         """Cancels calls in progress and closes the client."""
-        self._scrape.cancel()
+        for scrape in self._scrapes.values():
+            scrape.cancel()
         if self._client is not None:
             await self._client.aclose()
 
@@ -97,7 +100,7 @@ class Peers:
         Raises:
             WorkerAway: A worker does not answer.
         """
-        return await self._scrape.get(lambda: self._merged(urls, secret))
+        return await self._scrapes[tuple(urls)].get(lambda: self._merged(urls, secret))
 
     async def _merged(self, urls: Sequence[str], secret: str | None) -> bytes:
         return merge(await self.fetch(urls, secret))
@@ -125,8 +128,13 @@ def merge(expositions: Iterable[str]) -> bytes:
                 merged[key] = together(merged[key], sample.value) if key in merged else sample.value
     for name, family in families.items():
         family.samples = [Sample(key, dict(labels), value) for (key, labels), value in values[name].items()]
+    return exposition(families.values())
+
+
+def exposition(families: Iterable[Metric]) -> bytes:
+    """Returns families as text."""
     registry = CollectorRegistry()
-    registry.register(_Fixed(families.values()))
+    registry.register(_Fixed(families))
     return generate_latest(registry)
 
 

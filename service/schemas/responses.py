@@ -408,3 +408,4 @@ class VersionAnswer(Answer):
     git_commit: str
     model_version: str
     artifact: str | None
+    space: str | None = Field(None, description="The space that the request means, where there are several.")

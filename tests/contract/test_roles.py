@@ -53,7 +53,7 @@ async def encoded(service: Service) -> None:
 
 
 def figure(service: Service, name: str, **labels: str) -> float:
-    text = service.runtime.render_metrics().decode()
+    text = service.runtime.metrics.render().decode()
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.name == name and sample.labels == labels:

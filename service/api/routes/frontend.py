@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from service.api.direct_route import DirectRoute
 from service.api.openapi import answers, problems_of, takes
 from service.api.request import admitted, body_of, call_of, counted, reply, runtime, secret_of
+from service.api.space_of_request import space_path
 from service.ops import worker_peers
 from service.schemas import responses as out
 from service.schemas.item_filter import FIELDS_PATTERN, QUERY_FIELDS_DESCRIPTION, fields_of_query
@@ -125,9 +126,10 @@ async def metrics(request: Request) -> Response:
     service.access.metrics(presented)
     host, port = request.scope["server"]
     if service.settings.workers > 1 and port == service.settings.port:
-        urls = worker_peers.worker_urls(host, port, service.settings.workers)
-        # A secret that was not required is not passed on.
-        secret = presented if service.access.metrics_tokens else None
+        below = space_path(service.name)
+        urls = worker_peers.worker_urls(host, port, service.settings.workers, below)
+        # A secret that was not required is not passed on. One may be required to reach a space.
+        secret = presented if service.access.readers or below else None
         merged = await service.peers.metrics(urls, secret)
         return Response(merged, headers={"content-type": _METRICS_TYPE})
-    return Response(service.render_metrics(), headers={"content-type": _METRICS_TYPE})
+    return Response(await service.metrics_text(), headers={"content-type": _METRICS_TYPE})

@@ -21,7 +21,7 @@ async def index(request: Request) -> Response:
     settings = service.settings
     documents = {"docs": "/docs", "openapi": "/openapi.json"} if settings.openapi_pages else {}
     pages = {
-        **({"console": "/ops"} if service.access.ops_tokens else {}),
+        **({"console": "/ops"} if service.access.has_operators else {}),
         **({"playground": "/playground"} if settings.playground else {}),
     }
     always = {"recommend": "/recommend", "events": "/events"}

@@ -37,7 +37,7 @@ async def about(request: Request) -> Response:
     """Lists the choices of the page: segments, categories, scenes, features, event types; and the budget."""
     service, explorer = await _allowed(request)
     settings = service.settings
-    pages_on = {"API": ("/docs", settings.openapi_pages), "console": ("/ops", bool(service.access.ops_tokens))}
+    pages_on = {"API": ("/docs", settings.openapi_pages), "console": ("/ops", bool(service.access.has_operators))}
     here = {
         "links": {name: below_prefix(request, path) for name, (path, on) in pages_on.items() if on},
         "budget_ms": settings.deadline_ms,
