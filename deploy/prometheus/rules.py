@@ -6,6 +6,10 @@ allowed, each over a long window and still in a short one. Two things differ fro
 times the allowed share would exceed 100 % and never fire, so thresholds are capped half-way between the allowed share
 and 100 %. And no alert fires on fewer than ten bad events: three failures at night page nobody.
 
+A deployment with spaces has the label `space` in its metrics, and each space has its budgets; without spaces the label
+is missing, and everything is as if it were not named here. What one fault sets off in several alerts,
+`alertmanager.yml` makes one page of.
+
 The service itself reacts to a burning budget within seconds (`service.guard.error_budgets`); these alerts are for
 people.
 """
@@ -69,6 +73,10 @@ class Burn:
 
 
 BURNS = (Burn(14.4, "1h", "5m", "page"), Burn(6.0, "6h", "30m", "page"), Burn(1.0, "3d", "6h", "ticket"))
+# What has budgets, a mode and a breaker of its own.
+_BY = "job, space"
+# How long the alert of a cause goes on when the cause is gone: until the windows of what it caused have forgotten it.
+_AFTERWARDS = "30m"
 _ATTEMPTS = "gpt4rec_model_attempts_total"
 _ANSWERS = "gpt4rec_recommendations_total"
 # Lists that an operator forced, or whose filter was new, count against no budget, neither now nor in later windows.
@@ -143,12 +151,13 @@ def _recordings(one: Objective) -> list[dict[str, Any]]:
     shares = [
         {
             "record": one.share(window),
-            "expr": f"sum by (job) (rate({one.bad}[{window}])) / sum by (job) (rate({one.all}[{window}]))",
+            "expr": f"sum by ({_BY}) (rate({one.bad}[{window}])) / sum by ({_BY}) (rate({one.all}[{window}]))",
         }
         for window in windows
     ]
     volumes = [
-        {"record": one.volume(burn.long), "expr": f"sum by (job) (increase({one.all}[{burn.long}]))"} for burn in BURNS
+        {"record": one.volume(burn.long), "expr": f"sum by ({_BY}) (increase({one.all}[{burn.long}]))"}
+        for burn in BURNS
     ]
     return [*shares, *volumes]
 
@@ -176,18 +185,19 @@ def _operation() -> list[dict[str, Any]]:
     answered = f"sum by (job) (rate({_ANSWERS}[5m]))"
     return [
         _alert(
-            "Gpt4recModeForced", "max by (job, mode) (gpt4rec_fallback_mode{mode!=\"auto\"}) > 0", "1h", "ticket",
+            "Gpt4recModeForced", f"max by ({_BY}, mode) (gpt4rec_fallback_mode{{mode!=\"auto\"}}) > 0", "1h", "ticket",
             "The mode {{ $labels.mode }} has been forced for an hour",
             "Meanwhile nothing adapts to load and faults. `gpt4rec ops fallback get` shows who forced it, and why.",
         ),
         _alert(
             "Gpt4recReplicasDisagree",
-            "count by (job) (count by (job, mode) (gpt4rec_fallback_mode > 0)) > 1", "1m", "page",
+            f"count by ({_BY}) (count by ({_BY}, mode) (gpt4rec_fallback_mode > 0)) > 1", "1m", "page",
             "Replicas have different modes",
             "With Redis a change of the mode reaches all replicas within a second. Do they all reach the same Redis?",
         ),
         _alert(
-            "Gpt4recBreakerNotClosed", 'max by (job) (gpt4rec_breaker_state{state!="closed"}) > 0', "15m", "ticket",
+            "Gpt4recBreakerNotClosed",
+            f'max by ({_BY}) (gpt4rec_breaker_state{{state!="closed"}}) > 0', "15m", "ticket",
             "The breaker has kept traffic from the model for 15 minutes",
             "`gpt4rec ops fallback get` shows why, and which share of the traffic the model gets.",
         ),
@@ -197,6 +207,7 @@ def _operation() -> list[dict[str, Any]]:
             f"and sum by (job) (rate(gpt4rec_redis_errors_total[5m])) > 0.05 * {answered}", "2m", "page",
             "Redis does not answer: {{ $value | humanize }} failed commands a second",
             "Lists are made without histories, and /events refuses events that it cannot keep.",
+            keeps=_AFTERWARDS,
         ),
         _alert(
             "Gpt4recFilesHang", "max by (job, file) (gpt4rec_file_hangs) > 0", "1m", "page",
@@ -212,8 +223,9 @@ def _operation() -> list[dict[str, Any]]:
         ),
         _alert(
             "Gpt4recDeadlineMissed",
-            f"sum by (job) (rate(gpt4rec_deadline_missed_total[5m])) > 0.01 * {answered}\n"
-            f"and sum by (job) (increase({_ANSWERS}[5m])) >= {least(0.01)}", "10m", "ticket",
+            f"sum by ({_BY}) (rate(gpt4rec_deadline_missed_total[5m]))"
+            f" > 0.01 * sum by ({_BY}) (rate({_ANSWERS}[5m]))\n"
+            f"and sum by ({_BY}) (increase({_ANSWERS}[5m])) >= {least(0.01)}", "10m", "ticket",
             "More than 1% of the lists miss their deadline",
             "No rung is started that cannot finish in time, so the process itself is held up. Is the machine "
             "overloaded? See gpt4rec_event_loop_lag_seconds.",
@@ -221,11 +233,14 @@ def _operation() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _alert(name: str, expr: str, lasts: str, severity: str, summary: str, description: str) -> dict[str, Any]:
+def _alert(
+    name: str, expr: str, lasts: str, severity: str, summary: str, description: str, keeps: str | None = None
+) -> dict[str, Any]:
     return {
         "alert": name,
         "expr": expr,
         "for": lasts,
+        **({} if keeps is None else {"keep_firing_for": keeps}),
         "labels": {"severity": severity},
         "annotations": {"summary": summary, "description": description},
     }

@@ -77,9 +77,10 @@ def scaled(text: str, times: float) -> str:
     for rule in (rule for group in rules["groups"] for rule in group["rules"]):
         expr = _COUNTED.sub(lambda found: f"{found[1]}{max(1.0, int(found[2]) / times):g}", rule["expr"])
         rule["expr"] = _BRACKETED.sub(lambda found: f"[{_shorter(found[1], found[2], times)}]", expr)
-        if "for" in rule:
-            number, unit = re.fullmatch(r"(\d+)(\w+)", rule["for"]).groups()  # type: ignore[union-attr]
-            rule["for"] = _shorter(number, unit, times)
+        for name in ("for", "keep_firing_for"):
+            if name in rule:
+                number, unit = re.fullmatch(r"(\d+)(\w+)", rule[name]).groups()  # type: ignore[union-attr]
+                rule[name] = _shorter(number, unit, times)
     found: str = yaml.safe_dump(rules, sort_keys=False)
     return found
 
