@@ -28,6 +28,7 @@ NAME, COMMAND, STEPS = "fleet_torch_equal", "python -m loadtests.fleet.torch_equ
 KINDS: dict[str, Sequence[str]] = {
     "default": (),
     "sampled softmax": ("negatives=256",),
+    "item table in parts": ("negatives=256", "shard_items=true"),
     "augmentation and masked events": (
         "methods.augment=0.5", "encoder=bert4rec", "network.dropout=0.2", "size=tiny",
     ),

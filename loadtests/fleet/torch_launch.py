@@ -114,3 +114,11 @@ def _children(pid: int) -> list[int]:
         return [int(child) for task in tasks for child in (task / "children").read_text().split()]
     except OSError:
         return []
+
+
+def peak_bytes() -> int:
+    """Returns the largest resident memory that this process has had."""
+    for line in Path("/proc/self/status").read_text("utf-8").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise LaunchError("/proc/self/status has no VmHWM: peak memory is measured on Linux alone")

@@ -12,6 +12,7 @@ import typer
 from model.data.dataset import Dataset
 from model.training.config import TrainConfig
 from model.training.parallel.processes import joined
+from model.training.parallel.sharded_trainer import ShardedTrainer
 from model.training.parallel.trainer import ParallelTrainer
 from model.training.trainer import Tick
 from service.cli.outermost import run_command
@@ -41,7 +42,8 @@ def main(
             raise _EnoughError
 
     with joined() as processes:
-        trainer = ParallelTrainer(processes, Dataset.load(data), data, out, config)
+        kind = ShardedTrainer if config.shard_items else ParallelTrainer
+        trainer = kind(processes, Dataset.load(data), data, out, config)
         with contextlib.suppress(_EnoughError):
             trainer.fit(report=note)
         if processes.is_first:

@@ -13,8 +13,9 @@ from model.data.dataset import Dataset
 from model.training.config import TrainConfig
 from model.training.devices import started_by_torchrun
 from model.training.parallel.processes import Processes, joined, started_again
+from model.training.parallel.sharded_trainer import ShardedTrainer
 from model.training.parallel.trainer import ParallelTrainer
-from model.training.run_folder import CHECKPOINT
+from model.training.run_folder import has_checkpoint
 from model.training.time_limit import TimeLimit
 from model.training.trainer import Trainer
 
@@ -43,13 +44,20 @@ def is_first(processes: Processes | None) -> bool:
 
 
 def open_run(
-    processes: Processes | None, place: Path, out: Path, settings: TrainConfig, *, resume: bool
+    stack: contextlib.ExitStack,
+    processes: Processes | None,
+    place: Path,
+    out: Path,
+    settings: TrainConfig,
+    *,
+    resume: bool,
 ) -> tuple[Trainer, Dataset]:
     """Loads the data and prepares the run.
 
     Where torchrun has started the processes again, they go on from the last checkpoint without being told to.
 
     Args:
+        stack: What is closed when the command ends.
         processes: All of them; None without torchrun.
         place: The data set.
         out: The run folder.
@@ -62,10 +70,13 @@ def open_run(
         RunError: See `Trainer`.
     """
     dataset = Dataset.load(place)
+    if processes is None and settings.shard_items:
+        processes = stack.enter_context(joined())
     if processes is None:
         return Trainer(dataset, place, out, settings, resume=resume), dataset
-    resume = resume or (started_again() and (out / CHECKPOINT).exists())
-    return ParallelTrainer(processes, dataset, place, out, settings, resume=resume), dataset
+    resume = resume or (started_again() and has_checkpoint(out))
+    kind = ShardedTrainer if settings.shard_items else ParallelTrainer
+    return kind(processes, dataset, place, out, settings, resume=resume), dataset
 
 
 def prepared(

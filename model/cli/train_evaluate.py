@@ -96,7 +96,7 @@ def train_command(
             if resume and config is None and not assignments and seed is None and (out / "config.json").exists():
                 settings = saved_config(out)
             with steps(console, "preparing: item tokens, network, batches"):
-                trainer, dataset = open_run(processes, place, out, settings, resume=resume)
+                trainer, dataset = open_run(stack, processes, place, out, settings, resume=resume)
         console.print(_headline(trainer), highlight=False)
         if long := note_on_long(trainer.split.train, ITEM_CF_EVENTS, "item-CF counts"):
             console.print(long, highlight=False, markup=False, soft_wrap=True)
@@ -105,8 +105,9 @@ def train_command(
         fit(trainer, console, limit)
         if closing is None:
             return
-        with steps(console, "noting what increments need to know"):
-            memory_of(trainer, dataset, place).save(out)
+        if not trainer.config.shard_items:  # an increment makes it again from the data
+            with steps(console, "noting what increments need to know"):
+                memory_of(trainer, dataset, place).save(out)
         evaluation = closing.of(trainer, console)
         write_aside(out / "metrics.json", json.dumps(evaluation.to_json(), indent=1).encode())
     if as_json:

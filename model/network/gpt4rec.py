@@ -31,6 +31,7 @@ from model.network.encoders.base import Encoder, Events, log_seconds
 from model.network.encoders.behaviours import Behaviours
 from model.network.encoders.registry import encoder_class
 from model.network.item_attributes import ItemAttributes
+from model.network.item_rows import ItemParts, ItemRows
 from model.network.query_vectors import QueryVectors
 
 PERIODS_MS = (86_400_000, 604_800_000, 2_629_746_000)  # day, week, mean month
@@ -150,14 +151,21 @@ class GPT4Rec(nn.Module):
 
     codes: Tensor
 
-    def __init__(self, config: NetworkConfig, codes: Tensor) -> None:
+    def __init__(self, config: NetworkConfig, codes: Tensor, item: ItemParts | None = None) -> None:
+        """Draws a network.
+
+        Args:
+            config: Its shape.
+            codes: [n_items, levels] the tokenizer's table.
+            item: This process's part of the id embeddings, where several processes share them; None: all of them.
+        """
         super().__init__()
         c = self.config = config
         if codes.shape != (c.n_items, c.levels):
             raise ValueError(f"codes are {tuple(codes.shape)}, but the configuration needs {(c.n_items, c.levels)}")
         self.register_buffer("codes", codes.to(torch.int64))
         # Row n_items is the unknown item, row n_items + 1 the start token of a history.
-        self.item = nn.Embedding(c.n_items + 2, c.d_model)
+        self.item = ItemRows(c.n_items + 2, c.d_model) if item is None else item
         self.of_content = ItemContentGate(c.n_items, c.content, c.d_model) if c.content else None
         self.token = nn.ModuleList([nn.Embedding(size, c.d_model) for size in c.code_sizes])
         self.event_type = nn.Embedding(c.n_types + 1, c.d_model)  # the last row is the start token's; unused
@@ -177,7 +185,8 @@ class GPT4Rec(nn.Module):
         self.level_norm = nn.ModuleList([nn.LayerNorm(c.d_model) for _ in range(c.levels)])
         self.level_token = nn.ModuleList([nn.Embedding(size, c.d_model) for size in c.code_sizes[:-1]])
         self.level_out = nn.ModuleList([nn.Linear(c.d_model, size) for size in c.code_sizes])
-        for table in [self.item, *self.token, *self.level_token, self.event_type]:
+        whole = [self.item] if isinstance(self.item, ItemRows) else []
+        for table in [*whole, *self.token, *self.level_token, self.event_type]:
             nn.init.normal_(table.weight, std=0.05)
         if self.gram is not None:
             nn.init.normal_(self.gram.weight, std=0.05)
@@ -206,12 +215,16 @@ class GPT4Rec(nn.Module):
             [n_items + 2, d], or [R + 2, d] with `rows`. The last two rows are the unknown item and the start token;
             they have no token embeddings.
         """
-        known = self.item.weight[:-2] if rows is None else self.item(rows)
+        known, beside = self.item.looked_up(rows)
+        return torch.cat([self.described(known, rows), beside])
+
+    def described(self, known: Tensor, rows: Tensor | None) -> Tensor:
+        """Returns the vectors [R, d] of items: their id embeddings `known` [R, d] with what is said of them added."""
         if self.of_content is not None:
             known = self.of_content(known, rows)
         codes = self.codes if rows is None else self.codes[rows]
         tokens = [table(codes[:, level]) for level, table in enumerate(self.token)]
-        return torch.cat([torch.stack([known, *tokens]).sum(0), self.item.weight[-2:]])
+        return torch.stack([known, *tokens]).sum(0)
 
     @torch.no_grad()
     def set_item_vectors(self, rows: Tensor, vectors: Tensor) -> None:

@@ -44,7 +44,11 @@ def encoder_input(events: EventArrays, receptive_field: int, vocabulary: Vocabul
 
 @torch.no_grad()
 def encode_histories(
-    model: GPT4Rec, histories: list[EventArrays], table: Tensor, context: Tensor | None = None
+    model: GPT4Rec,
+    histories: list[EventArrays],
+    table: Tensor,
+    context: Tensor | None = None,
+    known: Tensor | None = None,
 ) -> Tensor:
     """Encodes histories in batches of similar length.
 
@@ -53,6 +57,7 @@ def encode_histories(
         histories: Encoder inputs, each as `encoder_input` returns it.
         table: [N + 2, d] item table.
         context: [B, slots] context rows, for encoders that read user features.
+        known: [N] the items that `table` has, and that histories name by their rows; None: all items.
 
     Returns:
         [B, d] the hidden state after each history.
@@ -82,6 +87,7 @@ def encode_histories(
             context=batch_context,
             query=None if query is None else query.to(device),
             session=None if session is None else session.to(device),
+            rows=known,
         )
         out[torch.tensor(rows, device=device)] = h
     return out

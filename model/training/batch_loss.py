@@ -165,7 +165,7 @@ class BatchLoss:
         item, target = drawn.item.to(device), batch.target[drawn.at].to(device)
         wanted = self._stream_targets(batch)
         needed = torch.cat([target, *(of_stream.to(device) for _, _, of_stream in wanted)])
-        table, rows, sample = self.table(drawn, item, needed)
+        table, rows, known, sample = self.table(drawn, item, needed)
         table = table if change is None else table + change
         masking = {name: value.to(device) for name, value in batch.masking.items()}
         type_, time_ms, at = (values.to(device) for values in (batch.type, batch.time_ms, drawn.at))
@@ -179,7 +179,6 @@ class BatchLoss:
                 h = model.encoder.fused(states)
                 by_stream = tuple(self._of_stream(states, *one) for one in wanted)
             else:
-                known = None if sample is None else sample.rows
                 h = model(
                     rows, type_, time_ms, table, context=features, query=query, session=session, rows=known, **masking
                 )  # fmt: skip
@@ -187,8 +186,8 @@ class BatchLoss:
         q = model.query(h[at], context, gap)
         return Positions(batch, q, table, target, sample, item, type_, time_ms, at, context, gap, by_stream)
 
-    def table(self, drawn: Drawn, item: Tensor, needed: Tensor) -> tuple[Tensor, Tensor, Sample | None]:
-        """Returns the item table of a batch, `item` as rows of it, and the sample whose rows it has.
+    def table(self, drawn: Drawn, item: Tensor, needed: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Sample | None]:
+        """Returns the item table of a batch, `item` as rows of it, the items that it has, and the sample they are of.
 
         Args:
             drawn: The batch.
@@ -196,9 +195,9 @@ class BatchLoss:
             needed: [P] targets, which the table must have.
         """
         if drawn.negatives is None:
-            return self.model.item_table(), item, None
+            return self.model.item_table(), item, None, None
         sample = Sample.of(item, needed, drawn.negatives.item, self.n_items, drawn.negatives.log_q)
-        return self.model.item_table(sample.rows), sample.place[item], sample
+        return self.model.item_table(sample.rows), sample.place[item], sample.rows, sample
 
     def along_rows(self, drawn: Drawn) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002 - of the interface
         """Within it the network computes the rows of a batch; a training on several processes draws by them."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from model.data.dataset import Dataset
 from model.errors import RunError
 from model.training.config import TrainConfig
-from model.training.run_folder import BEST, CHECKPOINT, Run, load_tensors, save_tensors
+from model.training.run_folder import BEST, CHECKPOINT, Run, has_checkpoint, load_tensors, save_tensors
 
 
 @dataclass
@@ -46,7 +46,7 @@ def claim_folder(folder: Path, config: TrainConfig, dataset: Dataset, *, resume:
     Raises:
         RunError: The folder holds a run but should be new, or holds none to resume, or another one.
     """
-    has_run = (folder / CHECKPOINT).exists()
+    has_run = has_checkpoint(folder)
     if resume and not has_run:
         raise RunError("there is no finished epoch to resume", where=str(folder), fix="train without --resume")
     if resume:

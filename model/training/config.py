@@ -111,6 +111,13 @@ class TrainConfig:
         "What item embeddings start from: co-occurrence vectors, or random ones.",
         "`random` to compare.",
     )
+    shard_items: bool = setting(
+        False,
+        "Whether each process of a training has only its part of the item table, with its gradient, its average and "
+        "its optimiser state. It needs the sampled softmax; see "
+        "[fleet.md](fleet.md#an-item-table-that-does-not-fit).",
+        "Where the table of a large catalogue does not fit into the memory of one process.",
+    )
     max_length: int = setting(
         200,
         "Events of a training chunk; longer histories are cut.",

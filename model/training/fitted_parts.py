@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from model.data.dataset import Dataset, Sequences
 from model.data.errors import DataError
@@ -15,6 +16,7 @@ from model.data.searches import Searches
 from model.network.config import NetworkConfig
 from model.network.gpt2_weights import GPT2Folder
 from model.network.gpt4rec import GPT4Rec
+from model.network.item_rows import ItemParts
 from model.tokenizers.item_vectors import collaborative_vectors
 from model.tokenizers.loading import load_tokenizer
 from model.tokenizers.tokenizer import Tokenizer
@@ -143,10 +145,23 @@ def prompt_rows(config: TrainConfig, context: ContextVocabulary) -> dict[str, An
     }
 
 
-def build_network(config: TrainConfig, parts: FittedParts, train: Sequences) -> GPT4Rec:
-    """Returns the network as training starts with it, on the CPU; seeds torch's global generator."""
+def first_item_vectors(config: TrainConfig, parts: FittedParts, train: Sequences) -> Tensor:
+    """Returns the vectors [N, ≤ d] that item embeddings start from, where the configuration asks for it."""
+    d_model = parts.network.d_model
+    return torch.from_numpy(collaborative_vectors(train.item, train.offsets, train.n_items, d_model, config.seed))
+
+
+def build_network(config: TrainConfig, parts: FittedParts, train: Sequences, item: ItemParts | None = None) -> GPT4Rec:
+    """Returns the network as training starts with it, on the CPU; seeds torch's global generator.
+
+    Args:
+        config: The training configuration.
+        parts: What was fitted before.
+        train: The training part.
+        item: This process's part of the item table, which starts from no vectors here; None: all of it.
+    """
     torch.manual_seed(config.seed)
-    model = GPT4Rec(parts.network, torch.from_numpy(parts.tokenizer.codes))
+    model = GPT4Rec(parts.network, torch.from_numpy(parts.tokenizer.codes), item)
     if model.of_content is not None and parts.content.in_items is not None:
         seen = torch.from_numpy(np.bincount(train.item, minlength=train.n_items))
         model.of_content.set_content(torch.from_numpy(parts.content.in_items), seen)
@@ -154,10 +169,8 @@ def build_network(config: TrainConfig, parts: FittedParts, train: Sequences) -> 
         model.attributes.set_rows(torch.from_numpy(parts.attribute_rows))
     if model.known_query is not None and parts.query_vectors is not None:
         model.known_query.vectors.copy_(torch.from_numpy(parts.query_vectors))
-    if config.item_init == "collaborative":
-        d_model = parts.network.d_model
-        vectors = collaborative_vectors(train.item, train.offsets, train.n_items, d_model, config.seed)
-        model.init_item_embeddings(torch.from_numpy(vectors))
+    if config.item_init == "collaborative" and item is None:
+        model.init_item_embeddings(first_item_vectors(config, parts, train))
     if config.gpt2:
         GPT2Folder.open(Path(config.gpt2)).start(model)
     if backbone := config.method_settings().backbone:

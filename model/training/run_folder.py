@@ -6,6 +6,8 @@
     RUN/queries.npz              digests of the queries that the network has vectors of, where it has any
     RUN/checkpoint.safetensors   the last finished epoch: weights, moving average, optimiser, progress
     RUN/best.safetensors         moving-average weights of the best epoch on validation
+    RUN/checkpoint.index.json,   with `shard_items`: the same two in parts, NAME-<step>-<number>-of-<n>.safetensors
+        best.index.json          (`model.training.sharded_files`)
     RUN/memory.safetensors       what an increment needs to know of the data (`model.training.increment.memory`)
     RUN/data/                    of an increment whose events were joined from two data sets: all of them
     RUN/metrics.json             what `gpt4rec train` measured at its end
@@ -37,6 +39,7 @@ from model.tokenizers.loading import load_tokenizer
 from model.tokenizers.tokenizer import Tokenizer
 from model.training.config import TrainConfig
 from model.training.repeats import Repeats
+from model.training.sharded_files import Shards, index_of
 from service.artifact.features import ContextVocabulary, Vocabulary
 from service.artifact.item_attributes import AttributeVocabulary
 from service.artifact.query_text import KnownQueries
@@ -55,8 +58,15 @@ _DAMAGED = (
     zipfile.BadZipFile,
 )
 
-CHECKPOINT = "checkpoint.safetensors"
-BEST = "best.safetensors"
+# With `shard_items` the two are in several files, under these names (`model.training.sharded_files`).
+CHECKPOINT_NAME, BEST_NAME = "checkpoint", "best"
+CHECKPOINT = f"{CHECKPOINT_NAME}.safetensors"
+BEST = f"{BEST_NAME}.safetensors"
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Returns whether a run folder has a finished epoch to resume from."""
+    return (folder / CHECKPOINT).exists() or index_of(folder, CHECKPOINT_NAME).exists()
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -180,7 +190,8 @@ class Run:
         Raises:
             RunError: The weights are missing, damaged or of another network.
         """
-        tensors, _ = load_tensors(self.folder / BEST)
+        sharded = index_of(self.folder, BEST_NAME).exists()
+        tensors = Shards.open(self.folder, BEST_NAME).whole() if sharded else load_tensors(self.folder / BEST)[0]
         try:
             model = GPT4Rec(self.network, torch.from_numpy(self.tokenizer.codes))
             model.load_state_dict(tensors, strict=True)

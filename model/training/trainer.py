@@ -131,7 +131,7 @@ class Trainer:
         self._steps_an_epoch = len(self.plan.epoch(0))
         self._limit = TimeLimit(None)
         if resume:
-            self.progress = load_checkpoint(folder, self.model, self.average, self.optimiser)
+            self.progress = self._load()
         else:
             self.progress = Progress()
             self._describe_run(dataset, data_path, parts)
@@ -173,6 +173,10 @@ class Trainer:
     def _of_all(self, losses: tuple[float, float, float]) -> tuple[float, float, float]:
         """Returns the losses of a whole batch, from those that this process has computed."""
         return losses
+
+    def _load(self) -> Progress:
+        """Takes weights, average and optimiser from the checkpoint, and returns how far they are."""
+        return load_checkpoint(self.folder, self.model, self.average, self.optimiser)
 
     def _move(self) -> None:
         """Moves the weights by their gradients."""

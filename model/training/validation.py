@@ -45,14 +45,22 @@ def validation_gains(
         exclude_history: Whether items of a user's history are left out of the ranking.
         part: Which questions are asked: (i, n) every n-th from the i-th on.
     """
-    rows = np.arange(len(split.valid))
-    if len(rows) > limit:
-        rows = np.sort(np.random.default_rng(0).permutation(rows)[:limit])
-    rows = rows[part[0] :: part[1]]
+    rows = questions_asked(split, limit)[part[0] :: part[1]]
     at_once = max(1, min(1024, SCORES_AT_ONCE // split.sequences.n_items))
     parts = [rows[start : start + at_once] for start in range(0, len(rows), at_once)]
     gains = [_gains(model, split, split.valid, part, vocabulary, exclude_history) for part in parts]
     return np.concatenate(gains) if gains else np.zeros(0)
+
+
+def questions_asked(split: Split, limit: int) -> IntArray:
+    """Returns the rows of the validation part that are asked: all of them, or a fixed random sample of `limit`."""
+    rows = np.arange(len(split.valid))
+    return rows if len(rows) <= limit else np.sort(np.random.default_rng(0).permutation(rows)[:limit])
+
+
+def gains_of_ranks(rank: npt.NDArray[np.int64], listed: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Returns 1 / log2(rank + 1) of ranks counted from 0, below ten and of targets that are `listed`, else 0."""
+    return np.asarray(np.where(listed & (rank < 10), 1.0 / np.log2(rank + 2.0), 0.0))
 
 
 def _gains(
@@ -74,5 +82,4 @@ def _gains(
         score[row, torch.from_numpy(log.item[log.offsets[user] : end]).to(score.device)] = -torch.inf
     target = score.gather(1, targets[:, None])
     rank = (~(score < target)).sum(dim=1).cpu().numpy() - 1
-    listed = torch.isfinite(target[:, 0]).cpu().numpy() & (rank < 10)
-    return np.asarray(np.where(listed, 1.0 / np.log2(rank + 2.0), 0.0))
+    return gains_of_ranks(rank, torch.isfinite(target[:, 0]).cpu().numpy())

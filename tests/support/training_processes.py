@@ -1,4 +1,4 @@
-"""Two real processes that train a few steps over gloo: `python -m tests.support.training_processes DIR SETTINGS`.
+"""Real processes that train a few steps over gloo: `python -m tests.support.training_processes DIR SETTINGS N`.
 
 A command of its own, because a process that has started threads (of polars, of torch) cannot be forked.
 """
@@ -11,13 +11,20 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 import torch.utils.tensorboard  # before the processes are forked, so that each need not import it
 
+from model.network.gpt4rec import GPT4Rec
+from model.network.item_rows import ItemParts
 from model.training.config import TrainConfig
+from model.training.optimiser import is_in_parts, own_parts
+from model.training.parallel.loss import ParallelLoss
 from model.training.parallel.processes import joined
+from model.training.parallel.sharded_loss import ShardedLoss
+from model.training.parallel.sharded_trainer import ShardedTrainer
 from model.training.parallel.trainer import ParallelTrainer
 from tests.support.data_builders import tiny_dataset
 
@@ -25,31 +32,69 @@ DEADLINE_S = 120.0
 
 
 def train(folder: Path, settings: dict[str, Any]) -> None:
-    """Trains as one of the processes that the environment names, or alone; writes `losses.json` into the folder."""
+    """Trains as one of the processes that the environment names, or alone: with the item table whole, and in parts.
+
+    Writes `losses.json` and `parts.json` into the folder, and how far the loss of the parts is from that of the whole.
+    """
+    dataset = tiny_dataset(users=16)
     with joined() as processes:
-        config = TrainConfig(**settings)
-        trainer = ParallelTrainer(processes, tiny_dataset(users=16), Path("data"), folder / "run", config)
-        history = trainer.fit().history
+        trainer = ParallelTrainer(processes, dataset, Path("data"), folder / "run", TrainConfig(**settings))
+        whole = trainer.fit().history
+        config = TrainConfig(**settings, negatives=8, shard_items=True)
+        sharded = ShardedTrainer(processes, dataset, Path("data"), folder / "parts", config)
+        loss, gradient = differences(sharded)
+        parts = sharded.fit().history
     if processes.is_first:
-        (folder / "losses.json").write_text(json.dumps(history), encoding="utf-8")
+        found = {"whole": whole, "parts": parts, "loss": loss, "gradient": gradient}
+        (folder / "found.json").write_text(json.dumps(found), encoding="utf-8")
 
 
-def _one_of_two(folder: Path, rank: int, port: int, settings: dict[str, Any]) -> None:
+def differences(trainer: ShardedTrainer) -> tuple[float, float]:
+    """Returns how far loss and gradient of a batch are from those of the whole table, on the same sample."""
+    item, processes = cast(ItemParts, trainer.model.item), trainer.processes
+    whole = GPT4Rec(trainer.network, trainer.model.codes)
+    state = {
+        name: own.full_tensor() if name == "item.weight" else own for name, own in trainer.model.state_dict().items()
+    }
+    whole.load_state_dict(state)
+    losses: list[list[float]] = []
+    batch = next(iter(trainer.plan.batches(0, trainer.network.n_items + 1)))
+    for kind, model in ((ShardedLoss, trainer.model.train()), (ParallelLoss, whole.train())):
+        loss_of = kind(model, trainer.conditions, trainer.config, trainer.log_q, processes)
+        loss_of.step = 3
+        parts = loss_of(batch)
+        parts[0].backward()  # type: ignore[no-untyped-call]
+        processes.sum_gradients([p.grad for p in model.parameters() if p.grad is not None and not is_in_parts(p)])
+        losses.append(processes.sum(torch.stack(parts).detach()).tolist())
+    own_rows = slice(item.low, item.high)
+    gradients = [
+        (grad - (other.grad[own_rows] if is_in_parts(p) else other.grad)).abs().max().item()
+        for p, other in zip(trainer.model.parameters(), whole.parameters(), strict=True)
+        if p.grad is not None and other.grad is not None
+        for grad in own_parts([p.grad])
+    ]
+    trainer.model.zero_grad()
+    worst = torch.tensor(max(gradients))
+    dist.all_reduce(worst, op=dist.ReduceOp.MAX)
+    return max(abs(a - b) for a, b in zip(*losses, strict=True)), worst.item()
+
+
+def _one_of(folder: Path, rank: int, world: int, port: int, settings: dict[str, Any]) -> None:
     os.environ |= {
-        "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1",
+        "RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo",
     }  # fmt: skip
     torch.set_num_threads(1)
     train(folder, settings)
 
 
-def main(folder: Path, settings: dict[str, Any]) -> None:
-    """Trains with two processes."""
+def main(folder: Path, settings: dict[str, Any], world: int) -> None:
+    """Trains with some processes."""
     fork = multiprocessing.get_context("fork")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    running = [fork.Process(target=_one_of_two, args=(folder, rank, port, settings)) for rank in range(2)]
+    running = [fork.Process(target=_one_of, args=(folder, rank, world, port, settings)) for rank in range(world)]
     for process in running:
         process.start()
     for process in running:
@@ -60,4 +105,4 @@ def main(folder: Path, settings: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), json.loads(sys.argv[2]))
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3]))

@@ -13,6 +13,8 @@ OF_ONE_PROCESS = (
 )  # fmt: skip
 # Encoders whose kernels draw the dropout between their layers themselves.
 _DRAW_THEMSELVES = ("gru4rec", "lstm_attention")
+# Settings that make something else as large as the item table, or read all of it.
+_NEED_THE_TABLE = {"tokenizer": ("atomic",), "text": ("items",), "vectors": ("items",), "negatives": (0,)}
 
 
 def check_allowed(config: TrainConfig) -> None:
@@ -35,3 +37,9 @@ def check_allowed(config: TrainConfig) -> None:
             f"the kernel of encoder {config.encoder} draws the dropout between its layers itself, which several "
             "processes would do differently; set network.layers=1 or network.dropout=0"
         )
+    if config.shard_items:
+        for name, values in _NEED_THE_TABLE.items():
+            if getattr(config, name) in values:
+                raise ConfigError(f"shard_items does not go with {name} {getattr(config, name)!r}: it needs all items")
+        if methods.backbone:
+            raise ConfigError("shard_items does not go with methods.backbone: it copies rows of a whole item table")

@@ -36,6 +36,7 @@ class ParallelLoss(BatchLoss):
         self.step = 0
         self._draws = RowDraws(0)
         self._first_row = 0
+        self._whole: Drawn | None = None
 
     def __call__(self, batch: Batch, moment: Moment = BEGINNING) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG002
         """Returns this process's share of the loss and of its two parts, for the step `step`."""
@@ -43,7 +44,7 @@ class ParallelLoss(BatchLoss):
         torch.manual_seed(key)
         self._draws = RowDraws(key)
         with self._autocast():
-            whole = self.drawn(augmented(batch, self.methods.augment, self.n_items))
+            whole = self._whole = self.drawn(augmented(batch, self.methods.augment, self.n_items))
             own = self._own(whole)
             at = self.seen(own)
             row, place = own.at.nonzero(as_tuple=True)
@@ -52,10 +53,10 @@ class ParallelLoss(BatchLoss):
             with self._draws.along(position.to(at.q.device)):
                 return joint_loss(
                     self.model, at.q, at.table, at.target, self.weights, self.log_q, at.sample, of=of,
-                    softmax=self.softmax(whole, own, at.table, at.sample, of),
+                    softmax=self.softmax(),
                 )  # fmt: skip
 
-    def softmax(self, whole: Drawn, own: Drawn, table: Tensor, sample: Sample | None, of: int) -> Softmax | None:  # noqa: ARG002
+    def softmax(self) -> Softmax | None:
         """Returns what computes the softmax over items; None where the table is whole."""
         return None
 
@@ -64,7 +65,7 @@ class ParallelLoss(BatchLoss):
         rows = torch.arange(len(drawn.item), device=self.log_q.device) + self._first_row
         return self._draws.along(rows)
 
-    def table(self, drawn: Drawn, item: Tensor, needed: Tensor) -> tuple[Tensor, Tensor, Sample | None]:
+    def table(self, drawn: Drawn, item: Tensor, needed: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Sample | None]:
         """Returns the item table of a batch; what is drawn of items follows the items."""
         if self.model.of_content is None:
             return super().table(drawn, item, needed)
@@ -75,7 +76,9 @@ class ParallelLoss(BatchLoss):
             items = sample.rows
         with self._draws.along(items):
             table = self.model.item_table(None if sample is None else sample.rows)
-        return table, item if sample is None else sample.place[item], sample
+        if sample is None:
+            return table, item, None, None
+        return table, sample.place[item], sample.rows, sample
 
     def _own(self, whole: Drawn) -> Drawn:
         """Returns the rows that this process has; where there are none for it, one that carries no loss."""

@@ -102,6 +102,13 @@ class Processes:
         self.of_first(True)
         return done
 
+    def gathered(self, value: T) -> list[T]:
+        """Returns the values of all processes, by rank, in every process."""
+        found: list[Any] = [None] * self.world
+        with lost_process():
+            dist.all_gather_object(found, value, group=self._patient)
+        return found
+
     def copy_of_first(self, tensors: Sequence[Tensor]) -> None:
         """Overwrites tensors on the CPU with those of the first process."""
         with lost_process():

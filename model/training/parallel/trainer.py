@@ -21,6 +21,7 @@ from model.training.batches import Batch
 from model.training.checkpoint import Progress
 from model.training.config import TrainConfig
 from model.training.fitted_parts import FittedParts
+from model.training.optimiser import is_in_parts
 from model.training.parallel.allowed import check_allowed
 from model.training.parallel.interrupts import Interrupts
 from model.training.parallel.loss import ParallelLoss
@@ -81,8 +82,13 @@ class ParallelTrainer(Trainer):
 
     def _first_network(self, parts: FittedParts) -> GPT4Rec:
         model = super()._first_network(parts)
-        self.processes.copy_of_first([*model.parameters(), *model.buffers()])
+        self._start_alike(model)
         return model
+
+    def _start_alike(self, model: GPT4Rec) -> None:
+        """Gives every process the weights of the first one; parts of the item table stay."""
+        whole = [tensor for tensor in [*model.parameters(), *model.buffers()] if not is_in_parts(tensor)]
+        self.processes.copy_of_first(whole)
 
     def _describe_run(self, dataset: Dataset, data_path: Path, parts: FittedParts) -> None:
         if self.processes.is_first:
@@ -113,7 +119,9 @@ class ParallelTrainer(Trainer):
         return super()._share_done() if self._limit.cap_s is None else self._agreed_share
 
     def _move(self) -> None:
-        self.processes.sum_gradients([p.grad for p in self.model.parameters() if p.grad is not None])
+        self.processes.sum_gradients(
+            [p.grad for p in self.model.parameters() if p.grad is not None and not is_in_parts(p)]
+        )
         super()._move()
 
     def _of_all(self, losses: tuple[float, float, float]) -> tuple[float, float, float]:

@@ -18,10 +18,12 @@ from model.training.batch_loss import BatchLoss
 from model.training.config import TrainConfig
 from model.training.parallel.allowed import OF_ONE_PROCESS, check_allowed
 from model.training.parallel.loss import ParallelLoss
-from model.training.parallel.processes import Processes
+from model.training.parallel.processes import Processes, joined
+from model.training.parallel.sharded_trainer import ShardedTrainer
 from model.training.positions import Moment
-from model.training.run_folder import CHECKPOINT, load_tensors
-from model.training.trainer import Trainer
+from model.training.run_folder import CHECKPOINT, Run, load_tensors
+from model.training.sharded_files import Shards
+from model.training.trainer import Tick, Trainer
 from tests.support.data_builders import tiny_dataset
 from tests.support.training_processes import DEADLINE_S, train
 
@@ -96,16 +98,28 @@ def test_the_loss_of_a_part_is_that_of_a_training_without_draws(trainer: Trainer
     assert loss_of(batch)[0].item() == pytest.approx(expected, abs=1e-5)
 
 
-def test_two_real_processes_reach_the_weights_of_one(tmp_path: Path) -> None:
-    both, alone = tmp_path / "both", tmp_path / "alone"
-    command = [sys.executable, "-m", "tests.support.training_processes", str(both), json.dumps(QUICK)]
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.fleet)])
+def test_real_processes_reach_the_weights_of_one(tmp_path: Path, world: int) -> None:
+    several, alone = tmp_path / "several", tmp_path / "alone"
+    command = [sys.executable, "-m", "tests.support.training_processes", str(several), json.dumps(QUICK), str(world)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=DEADLINE_S)
     assert done.returncode == 0, done.stderr
     train(alone, QUICK)
-    one, two = (json.loads((folder / "losses.json").read_text()) for folder in (alone, both))
-    assert [epoch["loss"] for epoch in one] == pytest.approx([epoch["loss"] for epoch in two], abs=1e-4)
-    assert [epoch["valid_ndcg@10"] for epoch in one] == pytest.approx([epoch["valid_ndcg@10"] for epoch in two])
-    weights, others = (load_tensors(folder / "run" / CHECKPOINT)[0] for folder in (alone, both))
+    one, found = (json.loads((folder / "found.json").read_text()) for folder in (alone, several))
+    for kind in ("whole", "parts"):
+        for name in ("loss", "valid_ndcg@10"):
+            expected = [epoch[name] for epoch in one[kind]]
+            assert [epoch[name] for epoch in found[kind]] == pytest.approx(expected, abs=1e-4), (kind, name)
+    # On one sample the parts of the table say what the whole says.
+    for differences in (one, found):
+        assert differences["loss"] < 1e-5
+        assert differences["gradient"] < 1e-5
+    same(load_tensors(alone / "run" / CHECKPOINT)[0], load_tensors(several / "run" / CHECKPOINT)[0])
+    same(*(Shards.open(folder / "parts", "checkpoint").whole() for folder in (alone, several)))
+
+
+def same(weights: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> None:
+    assert weights.keys() == others.keys()
     for name, weight in weights.items():
         if name.startswith("average."):
             assert torch.allclose(weight.float(), others[name].float(), atol=1e-4), name
@@ -122,3 +136,42 @@ def test_dropout_inside_a_kernel_is_refused() -> None:
     check_allowed(TrainConfig(encoder="gru4rec", network={"layers": 1}))
     with pytest.raises(ConfigError, match="gru4rec"):
         check_allowed(TrainConfig(encoder="gru4rec", network={"layers": 2, "dropout": 0.1}))
+
+
+@pytest.mark.parametrize(
+    "changed", [{"tokenizer": "atomic"}, {"text": "items"}, {"vectors": "items"}, {"negatives": 0}], ids=str
+)
+def test_an_item_table_in_parts_refuses_what_needs_all_items(changed: dict[str, Any]) -> None:
+    check_allowed(TrainConfig(shard_items=True))
+    with pytest.raises(ConfigError, match=f"shard_items does not go with {next(iter(changed))}"):
+        check_allowed(TrainConfig(shard_items=True, **changed))
+
+
+def test_a_run_in_parts_resumes_and_opens_in_one_process(tmp_path: Path) -> None:
+    dataset, config = tiny_dataset(users=16), TrainConfig(**QUICK, negatives=8, shard_items=True)
+
+    class Interrupted(Exception):  # noqa: N818
+        pass
+
+    def interrupt(tick: Tick) -> None:
+        if tick.epoch:
+            raise Interrupted
+
+    with joined() as processes:
+        ShardedTrainer(processes, dataset, Path("data"), tmp_path / "whole", config).fit()
+        with pytest.raises(Interrupted):
+            ShardedTrainer(processes, dataset, Path("data"), tmp_path / "half", config).fit(report=interrupt)
+        resumed = ShardedTrainer(processes, dataset, Path("data"), tmp_path / "half", config, resume=True)
+        assert resumed.progress.epoch == 1
+        resumed.fit()
+    whole, half = (Shards.open(tmp_path / name, "checkpoint").whole() for name in ("whole", "half"))
+    assert whole.keys() == half.keys()
+    assert all(torch.equal(whole[name], half[name]) for name in whole)
+    model = Run.open(tmp_path / "half").model()
+    assert torch.equal(model.item.weight, Shards.open(tmp_path / "half", "best").rows("item.weight"))
+
+
+def test_few_items_refuse_a_table_in_parts(tmp_path: Path) -> None:
+    config = TrainConfig(**QUICK, shard_items=True)
+    with joined() as processes, pytest.raises(ConfigError, match="set negatives"):
+        ShardedTrainer(processes, tiny_dataset(users=16), Path("data"), tmp_path / "run", config)
