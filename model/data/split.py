@@ -93,10 +93,24 @@ def leave_one_out(seqs: Sequences, validation_users: int | None = None) -> Split
             users is trained on, because recent events say most about the next one (Petrov and Macdonald, 2022). None
             validates on all users.
     """
-    users = np.flatnonzero(seqs.lengths >= 3).astype(np.int64)
-    validated = users
-    if validation_users is not None and validation_users < len(users):
-        validated = np.sort(np.random.default_rng(0).permutation(users)[:validation_users])
+    return hold_out(seqs, *held_out_users(seqs.lengths, validation_users))
+
+
+def held_out_users(lengths: IntArray, validation_users: int | None = None) -> tuple[IntArray, IntArray]:
+    """Returns the users with a question in the test, and those with one in the validation.
+
+    Args:
+        lengths: [users] number of events of each user.
+        validation_users: The most users to validate on, as for `leave_one_out`.
+    """
+    users = np.flatnonzero(lengths >= 3).astype(np.int64)
+    if validation_users is None or validation_users >= len(users):
+        return users, users
+    return users, np.sort(np.random.default_rng(0).permutation(users)[:validation_users])
+
+
+def hold_out(seqs: Sequences, users: IntArray, validated: IntArray) -> Split:
+    """Splits a log as `leave_one_out` does, for users that are known (`held_out_users`)."""
     last, before = seqs.offsets[users + 1] - 1, seqs.offsets[validated + 1] - 2
     kept = np.ones(seqs.n_events, bool)
     kept[last] = kept[before] = False

@@ -26,7 +26,7 @@ STREAM_FROM = 2 << 30
 # What a compressed file unpacks to, roughly.
 _PACKED = 4
 # Plain bytes of a log for each partition of users, and the most partitions.
-_PARTITION_BYTES, _PARTITIONS = 128 << 20, 256
+_PARTITION_BYTES, _PARTITIONS = 64 << 20, 256
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,44 @@
+"""`gpt4rec data count`: what item-CF and transitions are made of, for logs larger than memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+from rich.console import Console
+
+from model.cli.failures import failures
+from model.cli.steps import steps
+from service.cli.json_report import AsJson
+
+if TYPE_CHECKING:
+    from model.signals.shared_users import Kind
+
+_SPLITS = ("leave_one_out", "time")
+_KINDS = ("cosine", "tfidf", "bm25")
+
+
+def count_command(
+    data: Annotated[Path, typer.Option(metavar="DATA", help="Data set folder, written by `gpt4rec data`.")],
+    out: Annotated[Path, typer.Option("--out", metavar="COUNTS", help="Folder of the counts to write.")],
+    split: Annotated[str, typer.Option(help="What is held out: leave_one_out or time, as in a training.")] = _SPLITS[0],
+    validation_users: Annotated[
+        int, typer.Option(min=-1, help="The most users to validate on; -1: by rule, 0: all.")
+    ] = -1,
+    kind: Annotated[str, typer.Option(help="Similarity of the table of item-CF: cosine, tfidf or bm25.")] = _KINDS[0],
+    as_json: AsJson = False,
+) -> None:
+    """Split a log and count what item-CF and transitions are made of, in parts that fit into memory."""
+    for value, known, flag in ((split, _SPLITS, "--split"), (kind, _KINDS, "--kind")):
+        if value not in known:
+            raise typer.BadParameter(f"{value!r}: choose {' or '.join(known)}", param_hint=flag)
+    errors = Console(stderr=True)
+    with failures(), steps(errors, "starting") as say:
+        from model.signals.counted.counting import count_data_set
+        from model.signals.counted.range_counts import SplitRule
+
+        rule = SplitRule("time" if split == "time" else "leave_one_out", validation_users)
+        told = count_data_set(data, out, rule, cast("Kind", kind), say)
+    typer.echo(json.dumps({**told, "path": str(out)}) if as_json else f"counts of {data} in {out}")
