@@ -22,6 +22,7 @@ from service.common.process_state import ProcessState
 from service.common.settings import Settings
 from service.common.space import DEFAULT, Space
 from service.engine.interface import EngineLike
+from service.lifecycle.resident_models import ResidentModels
 from service.ops import space_metrics
 from service.ops.console import Console
 from service.ops.recent_traffic import RecentTraffic
@@ -101,6 +102,9 @@ class _Process:
         self._spaces: dict[str, Runtime] = {}
         # A space that is alone needs no turns.
         self._turns = None if settings.spaces is None else GraphTurns()
+        self._residents = ResidentModels(int(settings.models_mib * 2**20)) if settings.models_mib else None
+        if self._residents is not None:
+            stack.push_async_callback(self._residents.close)
         self._peers = Peers()
         stack.push_async_callback(self._peers.close)
 
@@ -134,7 +138,7 @@ class _Process:
     ) -> Runtime:
         """Opens a space; arguments and errors as of `open_space`."""
         turns = NO_TURNS if self._turns is None else self._turns.of_space(space.share)
-        parts = await open_space(self._stack, metrics, space, self._redis.url, engine, store, turns)
+        parts = await open_space(self._stack, metrics, space, self._redis.url, engine, store, turns, self._residents)
         runtime = Runtime(
             settings=space.settings,
             access=access,

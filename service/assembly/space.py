@@ -50,6 +50,7 @@ from service.lifecycle.loader import LoadedModel, Loader
 from service.lifecycle.model_admission import ModelAdmission, nothing_to_prepare
 from service.lifecycle.model_folders import ModelFolders
 from service.lifecycle.model_switch import ModelSwitch
+from service.lifecycle.resident_models import ResidentModels
 from service.lifecycle.served_model import Serving
 from service.ops.state_changes import StateChanges
 from service.playground.explorer import Explorer
@@ -90,6 +91,7 @@ async def open_space(
     engine: EngineLike | None = None,
     store: Store | None = None,
     turns: StageTurns = NO_TURNS,
+    residents: ResidentModels | None = None,
 ) -> SpaceRuntime:
     """Opens the parts of a space, the cheapest checks first.
 
@@ -101,6 +103,7 @@ async def open_space(
         engine: The engine to serve; opened from the space, and closed with the rest, if None.
         store: The store to use; opened from the space, and closed with the rest, if None.
         turns: Where its runs take turns with those of other spaces.
+        residents: Bounds the memory of the models of all spaces; None if nothing does.
 
     Raises:
         StartupError: A setting, the policies file, the artefact or Redis cannot be used.
@@ -108,7 +111,7 @@ async def open_space(
     opening, settings = Opening(stack, metrics, space), space.settings
     policies_file, policies_lane = WatchedFile(space.policies), metrics.file_lane("policies")
     book = PolicyBook(await _first_policies(policies_file, policies_lane))
-    loader = Loader(space, metrics, turns)
+    loader = Loader(space, metrics, turns, residents)
     own_engine = engine is None
     engine = engine or await loader.open()
     history_cap = max(settings.history_cap or 0, engine.receptive_field)

@@ -82,6 +82,7 @@ class Batcher(Generic[J, R]):
         name: str = "engine",
         threads: int = 1,
         turns: SpaceTurns | None = None,
+        refusal: Callable[[], ModelAttemptFailed | None] = lambda: None,
         clock: Clock = time.monotonic,
     ) -> None:
         """Prepares the queue; `start` starts the threads.
@@ -94,9 +95,10 @@ class Batcher(Generic[J, R]):
             name: What runs are: prefix of the threads' names, and name of the runs in traces.
             threads: Number of threads.
             turns: Where runs take turns with those of other spaces; None if there are none.
+            refusal: Returns why no job can be run at present; None if jobs can.
             clock: Monotonic seconds.
         """
-        self._engine_run = run
+        self._engine_run, self._refusal = run, refusal
         self._group = group
         self._batch_max, self._window_s = limits.batch_max, limits.window_s
         self._queue_max, self._stall_s = limits.queue_max, limits.stall_s
@@ -176,6 +178,7 @@ class Batcher(Generic[J, R]):
             DeadlineExceeded: The deadline passed because of the engine: the job's run began at once, or a run took much
                 longer than usual.
             ModelError: The engine failed, or its thread is dead.
+            ModelAttemptFailed: Jobs are refused at present.
         """
         entry = self.entry(job, deadline)
         if self._add([entry]):
@@ -228,6 +231,8 @@ class Batcher(Generic[J, R]):
                 raise Overloaded("the batcher is closing")
             if self._dead:
                 raise ModelError("the engine thread is dead")
+            if (refusal := self._refusal()) is not None:
+                raise refusal
             room = max(0, self._queue_max - len(self._queue))
             for entry in entries[:room]:
                 self._queue.add(entry)

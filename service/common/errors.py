@@ -29,6 +29,7 @@
     │   ├── ModelError             503  model_error        the engine or its session broke
     │   ├── Overloaded             503  overload           the queue is full, or the wait would be too long
     │   ├── FilterNotReady         503  filter_not_ready   a new filter is not built, or not any more
+    │   ├── ModelEvicted           503  model_evicted      the model is not in memory; it is being opened again
     │   └── DeadlineExceeded       503  deadline           the answer came, or would come, too late
     │       └── StateStale         503  state_stale        there is too much history to encode
     └── StartupError               –    the service cannot start; the message names the cause
@@ -178,6 +179,13 @@ class FilterNotReady(ModelAttemptFailed):
 
     reason = "filter_not_ready"
     title = "The filter is not ready in time"
+
+
+class ModelEvicted(ModelAttemptFailed):
+    """The model made room for those of other spaces. It is opened again behind the answers."""
+
+    reason = "model_evicted"
+    title = "The model is not in memory"
 
 
 class StartupError(ServiceError):

@@ -72,6 +72,7 @@ _FROM_ZERO: dict[str, tuple[str, ...]] = {
     "gpt4rec_item_changes": ITEM_CHANGES,
     "gpt4rec_kept_lists": ("hit", "miss", "never"),
     "gpt4rec_model_attempts": ATTEMPTS,
+    "gpt4rec_model_reopenings": ("opened", "failed"),
     "gpt4rec_spans": ("exported", "failed"),
     "gpt4rec_watch_skipped": ("lists", "events"),
 }
@@ -255,6 +256,15 @@ class Metrics:
         )
         self.model_bytes_held = self._gauge(
             "gpt4rec_model_bytes_held", "Bytes by which the process was seen to grow for the held models."
+        )
+        self.model_evictions = self._counter(
+            "gpt4rec_model_evictions", "Models that were closed to make room for those of other spaces."
+        )
+        self.model_reopenings = self._counter(
+            "gpt4rec_model_reopenings", "Models that were opened again after that: opened, failed.", "outcome"
+        )
+        self.models_evicted = self._gauge(
+            "gpt4rec_models_evicted", "Models that are closed at present; the rungs below answer in their place."
         )
         self.experiment_lists = self._counter(
             "gpt4rec_experiment_lists",

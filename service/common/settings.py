@@ -242,6 +242,13 @@ class Settings(RoleSettings):
         description="Memory for models that are held beside the one in service, for arms of experiments and the "
         "hold-out, in each process. A model that does not fit is refused.",
     )
+    models_mib: float = Field(
+        0.0,
+        ge=0,
+        description="Memory for the models of all spaces together, in each process. Beyond it, the least recently used "
+        "one is closed and opened again when it is asked for; until then its lists come from the rungs below, with the "
+        "reason `model_evicted`. 0 sets no bound.",
+    )
     filter_build_share: float = Field(
         0.2,
         gt=0,

@@ -12,6 +12,26 @@ from service.engine.baseline_engine import BaselineEngine
 from service.engine.engine import Engine
 
 
+def open_again(artifact: Artifact, **placement: Any) -> Engine:
+    """Opens the engine of an artefact that is in use once more, after verifying every checksum again.
+
+    Args:
+        artifact: The artefact; the engine shares its parts.
+        placement: As for `service.engine.engine.Engine`.
+
+    Raises:
+        ArtifactError: Its folder is gone, is damaged, or holds another artefact by now.
+        StartupError: The device cannot be used.
+    """
+    try:
+        now = Artifact.open(artifact.folder)
+    except ArtifactFileError as error:
+        raise ArtifactError(str(error)) from error
+    if now.manifest != artifact.manifest:
+        raise ArtifactError(f"{artifact.folder} holds another artefact than the one in service; activate that one")
+    return Engine(artifact, **placement)
+
+
 def open_engine(path: Path | str, **placement: Any) -> Engine | BaselineEngine:
     """Opens the engine of an artefact: a model, or a baseline.
 

@@ -26,7 +26,7 @@ ModeName = Literal["auto", "fallback", "model"]
 Rung = Literal["full", "narrow", "item_cf", "popular"]
 Reason = Literal[
     "forced", "breaker_open", "latency_budget", "error_budget", "overload", "deadline", "model_error",
-    "state_unavailable", "state_stale", "filter_not_ready", "not_enough_items",
+    "state_unavailable", "state_stale", "filter_not_ready", "model_evicted", "not_enough_items",
 ]  # fmt: skip
 ModelRung = Literal["full", "narrow"]
 LowerRung = Literal["item_cf", "popular"]

@@ -8,15 +8,14 @@ says so, else by what the process was seen to grow.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from service.common import logs
 from service.common.disk_lane import HungFileError
+from service.common.memory import resident_bytes
 from service.common.metrics import Metrics
 from service.common.request_errors import ModelRefused, NotFound
 from service.lifecycle.loader import LoadedModel
@@ -192,9 +191,9 @@ class HeldModels:
             raise ModelRefused(cause)
         if (cause := self.room_for(folder)) is not None:
             raise ModelRefused(cause)
-        before = _resident()
+        before = resident_bytes()
         loaded = await self._admission.load(folder)
-        grown = max(size_of(folder), _resident() - before)
+        grown = max(size_of(folder), resident_bytes() - before)
         if grown > self._bytes_max - self.nbytes:
             cause = self._too_large(version, grown, "was seen to take")
             await loaded.close()
@@ -234,11 +233,3 @@ class HeldModels:
 def size_of(folder: ModelFolder) -> int:
     """Returns the bytes of a version's files."""
     return sum(size for _, _, size in folder.stamp)
-
-
-def _resident() -> int:
-    """Resident bytes of this process; 0 where the system does not say."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return 0

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,17 +20,27 @@ from service.catalogue.live_items import LiveItems
 from service.catalogue.updates import CatalogueUpdates
 from service.common.background import spawn
 from service.common.environment import PREFIX
-from service.common.errors import StartupError
+from service.common.errors import ModelAttemptFailed, StartupError
 from service.common.low_priority import low_priority_thread
+from service.common.memory import resident_bytes
 from service.common.metrics import Metrics
 from service.common.space import Space
 from service.engine.interface import EngineLike, Stage
 from service.engine.jobs import EncodeJob
 from service.engine.live_catalogue import LiveCatalogue
 from service.lifecycle import canary
+from service.lifecycle.evictable_engine import EvictableEngine, Footprint
 from service.lifecycle.filter_builds import FilterBuilds
 from service.lifecycle.filter_ration import FilterRation
+from service.lifecycle.resident_models import ResidentModels
 from service.lifecycle.served_model import ServedModel, Serving
+
+Refusal = Callable[[], ModelAttemptFailed | None]
+
+
+def _never() -> None:
+    """Refuses nothing."""
+
 
 _GRAPH_OF: Mapping[Stage, str] = {"encode": "encoder", "decode": "decoder"}
 
@@ -78,10 +89,14 @@ class Loader:
         space: What belongs to the space.
         metrics: Of the space.
         turns: Where the runs of its models take turns with those of other spaces.
+        residents: Bounds the memory of the models of all spaces; None if nothing does.
     """
 
-    def __init__(self, space: Space, metrics: Metrics, turns: StageTurns = NO_TURNS) -> None:
+    def __init__(
+        self, space: Space, metrics: Metrics, turns: StageTurns = NO_TURNS, residents: ResidentModels | None = None
+    ) -> None:
         self._space, self._settings, self._metrics, self._turns = space, space.settings, metrics, turns
+        self._residents = residents
         self._filter_ration = FilterRation(space.settings.filter_build_share)
         self._live_items: LiveItems | None = None
 
@@ -98,21 +113,27 @@ class Loader:
         Raises:
             StartupError: there is no artefact, or it cannot be opened.
         """
-        from service.engine.factory import open_engine
+        from service.engine.factory import open_again, open_engine
 
         settings = self._settings
         path = folder or self._space.artifact
         if path is None:
             raise StartupError(f"no artefact to serve: set {PREFIX}ARTIFACT or pass --artifact")
-        engine: EngineLike = await asyncio.to_thread(
-            open_engine,
-            path,
-            device=settings.device,
-            threads=settings.engine_threads or None,
-            cuda_graphs=settings.cuda_graphs,
-            filter_bytes_max=int(settings.filters_mib * 2**20),
+        placement: dict[str, Any] = {
+            "device": settings.device,
+            "threads": settings.engine_threads or None,
+            "cuda_graphs": settings.cuda_graphs,
+            "filter_bytes_max": int(settings.filters_mib * 2**20),
+        }
+        before = resident_bytes()
+        engine: EngineLike = await asyncio.to_thread(open_engine, path, **placement)
+        artifact = cast("Artifact", engine.artifact)
+        if self._residents is None or artifact.baseline is not None:
+            return engine  # a baseline has no sessions that could be closed
+        files = await asyncio.to_thread(lambda: sum(file.stat().st_size for file in artifact.folder.iterdir()))
+        return EvictableEngine(
+            engine, lambda: _checked(open_again(artifact, **placement)), Footprint(files=files, before=before)
         )
-        return engine
 
     async def start(self, engine: EngineLike, *, own: bool, check_first: bool = False) -> LoadedModel:
         """Warms an engine up and puts it behind its batchers, with the catalogue updates applied.
@@ -133,10 +154,24 @@ class Loader:
             engine.observe(_RunMetrics(self._metrics))
             loaded = LoadedModel(self._model(stack, engine, start_h))
             path, live = self._space.catalogue_updates, self._live_items
+            await self._adopt(stack, engine, loaded)
             if path is not None or live is not None or loaded.model.catalogue.restricted:
                 spawn(stack, (await _follow_catalogue(path, live, loaded, self._metrics)).run)
             loaded.stack = stack.pop_all()
         return loaded
+
+    async def _adopt(self, stack: AsyncExitStack, engine: EngineLike, loaded: LoadedModel) -> None:
+        """Lets a model be closed when others need its memory more."""
+        if self._residents is None or not isinstance(engine, EvictableEngine):
+            return
+        resident = await self._residents.adopt(
+            engine,
+            space=self._space.name,
+            nbytes=engine.footprint.nbytes(),
+            busy=lambda: loaded.model.busy,
+            metrics=self._metrics,
+        )
+        stack.callback(self._residents.forget, resident)
 
     def _model(self, stack: AsyncExitStack, engine: EngineLike, start_h: npt.NDArray[np.float32]) -> ServedModel:
         settings, metrics = self._settings, self._metrics
@@ -147,11 +182,24 @@ class Loader:
             stall_s=settings.engine_stall_s,
         )
         turns = self._turns
+        to_encode, to_decode = self._refusals(engine)
         encoder = Batcher(
-            engine.encode, metrics, limits, group=lambda job: job.run_key, name="encode", turns=turns.encode
+            engine.encode,
+            metrics,
+            limits,
+            group=lambda job: job.run_key,
+            name="encode",
+            turns=turns.encode,
+            refusal=to_encode,
         )
         decoder = Batcher(
-            engine.decode, metrics, limits, group=lambda job: job.run_key, name="decode", turns=turns.decode
+            engine.decode,
+            metrics,
+            limits,
+            group=lambda job: job.run_key,
+            name="decode",
+            turns=turns.decode,
+            refusal=to_decode,
         )
         for batcher in (encoder, decoder):
             batcher.start()
@@ -160,6 +208,16 @@ class Loader:
         stack.callback(builder.shutdown, wait=False, cancel_futures=True)
         filters = FilterBuilds(lambda: engine.filters, self._filter_ration, metrics, builder)
         return ServedModel.of(engine, encoder, decoder, start_h, filters, settings.order_first)
+
+    def _refusals(self, engine: EngineLike) -> tuple[Refusal, Refusal]:
+        """What says why an engine cannot encode or decode at present.
+
+        Lists ask for a closed engine, and what is encoded behind events waits for them: the next list encodes it. A
+        process that only encodes has no lists, so events ask for the engine there.
+        """
+        if not isinstance(engine, EvictableEngine):
+            return _never, _never
+        return partial(engine.refusal, want=self._settings.role == "encode"), engine.refusal
 
 
 class _RunMetrics:
@@ -177,6 +235,17 @@ def _release(engine: EngineLike, own: bool) -> None:
     engine.observe(None)
     if own:
         engine.close()
+
+
+def _checked(engine: EngineLike) -> EngineLike:
+    """Returns an engine that passed its check and is warm; closes one that does not. Raises StartupError then."""
+    try:
+        _check(engine)
+        _warm_up(engine)
+    except BaseException:
+        engine.close()
+        raise
+    return engine
 
 
 def _check(engine: EngineLike) -> None:

@@ -28,6 +28,7 @@ from service.engine.fallback import Constraints, Fallback
 from service.engine.interface import CatalogueView, EngineLike
 from service.engine.jobs import EVERYTHING, NOTHING, DecodedList, DecodeJob, EncodeJob
 from service.engine.live_catalogue import LiveCatalogue
+from service.lifecycle.evictable_engine import EvictableEngine
 from service.lifecycle.filter_builds import FilterBuilds
 from service.ordering.ordering import Ordering
 from service.signals.ranker import Ranker
@@ -156,6 +157,16 @@ class ServedModel:
     def busy(self) -> bool:
         """Whether a job runs or waits."""
         return self.encoder.depth + self.decoder.depth > 0
+
+    @property
+    def evicted(self) -> bool:
+        """Whether the engine made room for other models: only the rungs below can answer."""
+        return isinstance(self.engine, EvictableEngine) and self.engine.evicted
+
+    def want(self) -> None:
+        """Asks for the engine, which counts as use; if it is closed, it is opened again as soon as there is room."""
+        if isinstance(self.engine, EvictableEngine):
+            self.engine.want()
 
     @property
     def version(self) -> str:
@@ -325,6 +336,8 @@ class ServedModel:
         """
         if (ready := self.ready(wanted)) is not None:
             return ready
+        if self.evicted:
+            return ListFilter(None, wanted)
         try:
             held = await self.filters.ready(wanted, caller, deadline)
         except FilterNotReady:

@@ -194,6 +194,10 @@ class Recommender:
     def _decide(self, plan: Plan, guard: Guard, read_failure: Reason | None) -> Decision:
         """The rung to start on. Without the stored history, the model may use only the request's own events."""
         decision = guard.decide(plan.deadline, plan.forecast)
+        if decision.asks_the_model:
+            plan.model.want()
+        if plan.model.evicted and decision.asks_the_model:
+            return replace(self._not_asked(guard, decision), reason="model_evicted")
         if plan.filtered.id is None and plan.ranked is None and decision.reason in (None, "deadline"):
             # The wait for the filter is what took the time.
             decision = replace(self._not_asked(guard, decision), reason="filter_not_ready")

@@ -96,6 +96,7 @@ const REASONS = {
   state_unavailable: "the stored history cannot be read",
   state_stale: "the history cannot be encoded in time",
   filter_not_ready: "the filter is new and not ready yet",
+  model_evicted: "the model is being loaded into memory again",
   not_enough_items: "too few items are allowed",
 };
 

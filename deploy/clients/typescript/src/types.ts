@@ -134,6 +134,7 @@ export interface Recommendation {
     | "deadline"
     | "model_error"
     | "filter_not_ready"
+    | "model_evicted"
     | "state_unavailable"
     | "state_stale"
     | "not_enough_items"
