@@ -32,7 +32,8 @@ async def opened(
 
     times = {"deadline_ms": 5000.0, "deadline_max_ms": 5000.0, "redis_read_timeout_ms": 2000.0}
     settings = Settings.model_validate({
-        "artifact": artifact, "redis_prefix": f"evicted-{name}:", "data_dir": folder, "device": "cpu", "answers_mib": 0, **times
+        "artifact": artifact, "redis_prefix": f"evicted-{name}:", "data_dir": folder, "device": "cpu",
+        "answers_mib": 0, **times,
     })  # fmt: skip
     return await open_space(stack, Metrics(), Space.default(settings), redis_url, residents=models)
 
@@ -83,7 +84,7 @@ async def test_spaces_that_do_not_all_fit_take_turns_and_no_request_fails(
                 await asyncio.sleep(0)
 
         async with asyncio.timeout(60.0):
-            await asyncio.gather(*(callers(number) for number in range(3) for _ in range(4)))
+            await asyncio.gather(*(callers(number) for number in range(3) for _ in range(2)))
         for space in spaces:
             assert space.model.healthy
             assert space.guard.breaker.state == "closed"
