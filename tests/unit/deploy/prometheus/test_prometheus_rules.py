@@ -139,6 +139,7 @@ def test_promtool_finds_that_alerts_fire_when_they_should_and_only_then() -> Non
             str(FOLDER / "sink.yml"),
             str(FOLDER / "loop.yml"),
             str(FOLDER / "watch.yml"),
+            str(FOLDER / "roles.yml"),
         ],
         ["test", "rules", *tests],
     ):
