@@ -128,6 +128,12 @@ class TcpValkey:
         return certificates.client(self._tls).wrap_socket(connection) if self._tls else connection
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None  # noqa: S101 - started by the caller
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         """Whether the process runs."""
         return self._process is not None and self._process.poll() is None

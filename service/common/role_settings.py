@@ -33,7 +33,10 @@ class RoleSettings(BaseSettings):
         64, ge=1, le=1000, description="Most histories that a process with the role `encode` takes at a time."
     )
     encode_poll_ms: float = Field(
-        20.0, gt=0, le=10_000, description="How often an idle process with the role `encode` looks for new entries."
+        50.0,
+        gt=0,
+        le=10_000,
+        description="How often a process with the role `encode` looks for new entries, unless there is a backlog.",
     )
     encode_patience_s: float = Field(
         10.0,

@@ -22,7 +22,7 @@ log = logs.get(__name__)
 
 # Subjects that are handed over together, and how long the first of them waits for others.
 _BATCH = 256
-_GATHER_S = 0.005
+_GATHER_S = 0.01
 _PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 
 

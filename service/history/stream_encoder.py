@@ -71,7 +71,7 @@ class StreamEncoder:
             consumer: The name of this process in the group; no other has it.
             shards: Number of shards to begin with.
             batch_max: Subjects of one turn.
-            poll_s: Pause while there is nothing to do.
+            poll_s: Pause between two looks at the stream, unless there is a backlog.
             patience_s: After this time, entries that nobody finished are taken over.
             clock: Monotonic seconds.
             wall_clock: Epoch seconds.
@@ -82,7 +82,8 @@ class StreamEncoder:
         self._poll_s, self._patience_s = poll_s, patience_s
         self._clock, self._wall_clock = clock, wall_clock
         self._counts = {shards}
-        self._shards_due = self._takeover_due = 0.0
+        self._shards_due = self._takeover_due = self._read_due = 0.0
+        self._reading = asyncio.Lock()
         self._held: set[tuple[int, str]] = set()
         self._in_hand: Counter[Subject] = Counter()
         self._stop = asyncio.Event()
@@ -125,24 +126,32 @@ class StreamEncoder:
     async def _turns(self) -> None:
         pause_s = 0.0
         while not self._stop.is_set() and not being_cancelled():
+            taken: list[Taken] = []
             try:
-                taken = await self._take()
-                good = await self.turn(taken)
+                async with self._reading:  # one of the turns at a time
+                    await self._pause(self._read_due - self._clock())
+                    if self._stop.is_set():
+                        return
+                    taken = await self._take()
+                failed = not await self.turn(taken) and bool(taken)
                 await self._store_others()
                 self._note(None)
-                failed = bool(taken) and not good
             except StoreUnavailable as error:
-                taken, failed = [], True
+                failed = True
                 self._note(str(error))
             except Exception as error:
-                taken, failed = [], True
+                failed = True
                 log.error("encoding_broke", **logs.where(error))
             # What failed is pending and given again: whoever goes on as fast as ever takes it from those who work.
             pause_s = min(max(2.0 * pause_s, _PAUSE_S), _LONGEST_PAUSE_S) if failed else 0.0
-            if pause_s or not taken:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause_s or self._poll_s):
-                        await self._stop.wait()
+            await self._pause(pause_s)
+
+    async def _pause(self, seconds: float) -> None:
+        """Waits, but not when the process stops."""
+        if seconds > 0.0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._stop.wait()
 
     async def _take(self) -> list[Taken]:
         """Takes entries: those that somebody did not finish, now and then, and new ones."""
@@ -160,7 +169,10 @@ class StreamEncoder:
             self._metrics.entries.labels("given_up").inc(given_up)
             if given_up:
                 log.error("histories_given_up", entries=given_up)
-        return taken or await self._stream.read(self.shards, self._consumer, count)
+        taken = taken or await self._stream.read(self.shards, self._consumer, count)
+        # With a backlog there is no pause. Otherwise few wait, and together they cost less than one by one.
+        self._read_due = 0.0 if 2 * len(taken) >= self._batch_max else now + self._poll_s
+        return taken
 
     async def turn(self, taken: Sequence[Taken]) -> bool:
         """Encodes and finishes entries; returns whether any could be finished, or was for somebody else to read.
@@ -252,7 +264,7 @@ class StreamEncoder:
         self._failing = failure is not None
 
 
-async def watch_backlog(stream: EncodeStream, metrics: EncodeMetrics, shards: int, *, interval_s: float = 1.0) -> None:
+async def watch_backlog(stream: EncodeStream, metrics: EncodeMetrics, shards: int, *, interval_s: float = 2.0) -> None:
     """Shows how much waits in the stream, until cancelled. While Redis is unavailable the figures stay as they were."""
     while True:
         try:
