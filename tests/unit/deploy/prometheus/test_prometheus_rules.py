@@ -128,7 +128,7 @@ def test_shares_outside_of_zero_and_one_are_refused() -> None:
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
 def test_promtool_finds_that_alerts_fire_when_they_should_and_only_then() -> None:
     tests = sorted(str(path) for path in FOLDER.glob("*.test.yml"))
-    assert len(tests) == 7
+    assert len(tests) == 8
     for command in (
         [
             "check",
