@@ -24,7 +24,8 @@ from service.common.deadline import Clock, waited
 from service.common.errors import Draining, ServiceError
 from service.common.metrics import Metrics
 from service.common.request_context import RequestContext, request_id
-from service.common.request_errors import BodyTooLarge, EncodedBody
+from service.common.request_errors import BodyTooLarge, Crowded, EncodedBody
+from service.guard.in_flight import InFlight
 from service.schemas.deprecations import Deprecations
 from service.tracing import tracing
 
@@ -72,7 +73,7 @@ class RequestGate:
         root_path: Path prefix under which the service is reached; requests may come with it or without.
         deprecations: What is deprecated.
         owner: Returns the name of the key or token that a request presents, "" for none.
-        space: Chooses the space of a request, and returns the metrics that count it; None where there is one space.
+        space: Chooses the space of a request, and returns what counts it; None where there is one space.
         clock: The monotonic clock, in seconds.
         wall_clock: The wall clock, in epoch seconds.
     """
@@ -90,7 +91,7 @@ class RequestGate:
         root_path: str = "",
         deprecations: Deprecations = _NOTHING,
         owner: Callable[[Scope], str] = lambda _: "",
-        space: Callable[[Scope, RequestContext], Metrics] | None = None,
+        space: Callable[[Scope, RequestContext], tuple[Metrics, InFlight]] | None = None,
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,
     ) -> None:
@@ -115,7 +116,7 @@ class RequestGate:
         scope.setdefault("state", {})["call"] = call
         if self._root_path and f"{scope['path']}/".startswith(f"{self._root_path}/"):
             scope["path"] = scope["path"].removeprefix(self._root_path) or "/"
-        metrics = self._metrics if self._space is None else self._space(scope, call)
+        metrics, in_flight = (self._metrics, None) if self._space is None else self._space(scope, call)
         version = api_version.take_off(scope)
         call.prefix += version
         trace = None if scope["path"] in _NOT_TRACED else tracing.begin(call.headers, call.arrived)
@@ -130,6 +131,8 @@ class RequestGate:
             answer.deprecated = DeprecatedCall(self._deprecations, scope, call, version)
         elif self._cors is None and not head:
             answer.at_once = scope.get(WHOLE)
+        if in_flight is not None:
+            in_flight = _counted(in_flight, scope, call)
         metrics.inflight.inc()
         body = AnswerBody(answer, head=head, asked=scope["headers"])
         try:
@@ -140,6 +143,8 @@ class RequestGate:
                 await self._cors(scope, receive, body)
         finally:
             metrics.inflight.dec()
+            if in_flight is not None:
+                in_flight.end()
             if answer.deprecated is not None:
                 answer.deprecated.count(metrics, self._owner)
             self._record(scope, method, call, answer.status, metrics, trace)
@@ -301,6 +306,17 @@ class _Bounded:
         if self._read > self._most:
             raise too_large(self._most)
         return message
+
+
+def _counted(in_flight: InFlight, scope: Scope, call: RequestContext) -> InFlight | None:
+    """Counts a request among those of its space and notes what that means for it; None if it does not count."""
+    if not in_flight.counts(scope["path"]):
+        return None
+    admission = in_flight.begin(scope["path"])
+    if admission == "refused":
+        scope.setdefault(REFUSED, Crowded())
+    call.hurried = admission == "hurried"
+    return in_flight
 
 
 def _raise_refusal(scope: Scope) -> None:

@@ -28,6 +28,7 @@ from service.experiments.keeper import ExperimentKeeper
 from service.exposures.recorder import Recorder
 from service.guard.guard import Guard
 from service.guard.guards import Guards
+from service.guard.in_flight import InFlight
 from service.history.features import Features
 from service.history.ingest import Ingest
 from service.history.state_keeper import StateKeeper
@@ -117,6 +118,7 @@ class Runtime:
         spaces: Every space by its name, this one among them. With one space, only the default.
         owners: Which space a key belongs to.
         several: Whether the deployment has a file of spaces.
+        in_flight: Counts the requests of the space that are in progress.
         wall_clock: The wall clock, in epoch seconds.
     """
 
@@ -130,6 +132,7 @@ class Runtime:
     spaces: Mapping[str, Runtime]
     owners: KeyOwners
     several: bool
+    in_flight: InFlight
     wall_clock: Clock = field(default=time.time)
 
     @property

@@ -19,6 +19,7 @@ from service.common.metrics import Metrics
 from service.common.request_context import RequestContext
 from service.common.request_errors import BadRequest
 from service.common.space import DEFAULT
+from service.guard.in_flight import InFlight
 from service.spaces.choice import chosen
 
 BELOW = "/spaces/"
@@ -40,8 +41,8 @@ class SpaceOfRequest:
     def __init__(self, parts: Callable[[], Runtime]) -> None:
         self._parts = parts
 
-    def __call__(self, scope: Scope, call: RequestContext) -> Metrics:
-        """Notes the space of a request, or why it has none; returns the metrics that count the request.
+    def __call__(self, scope: Scope, call: RequestContext) -> tuple[Metrics, InFlight]:
+        """Notes the space of a request, or why it has none; returns what counts the request.
 
         Args:
             scope: Of the request, without the path prefix of a proxy. The name is taken off its path.
@@ -60,7 +61,8 @@ class SpaceOfRequest:
             if by_path is not None:
                 call.prefix += f"{BELOW}{by_path}"
         call.facts["space"] = call.space
-        return parts.spaces[call.space].metrics
+        space = parts.spaces[call.space]
+        return space.metrics, space.in_flight
 
 
 def _take_off(scope: Scope) -> str | None:

@@ -22,6 +22,7 @@ from service.common.process_state import ProcessState
 from service.common.settings import Settings
 from service.common.space import DEFAULT, Space
 from service.engine.interface import EngineLike
+from service.guard.in_flight import InFlight
 from service.lifecycle.resident_models import ResidentModels
 from service.ops import space_metrics
 from service.ops.console import Console
@@ -150,6 +151,7 @@ class _Process:
             spaces=self._spaces,
             owners=self._owners,
             several=self._settings.spaces is not None,
+            in_flight=InFlight(space.settings.inflight_max, metrics),
         )
         self._spaces[space.name] = runtime
         return runtime

@@ -16,6 +16,7 @@
     │   ├── EncodedBody            415  unsupported_content_encoding
     │   ├── HeadTooLarge           431  head_too_large
     │   ├── TooManyRequests        429  too_many_requests  above the rate of the API key
+    │   │   └── Crowded            429  too_many_requests  too many requests of one space are in progress
     │   └── InvalidRequest         422  invalid_request    carries `errors`, one entry for each fault
     │       ├── CursorRefused      422  invalid_cursor     not made by this service, or for another user
     │       ├── UnknownSegment     422  unknown_segment

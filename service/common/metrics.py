@@ -67,6 +67,7 @@ _FROM_ZERO: dict[str, tuple[str, ...]] = {
     "gpt4rec_exposures": ("recorded", "dropped", "failed", "not_sampled"),
     "gpt4rec_recorded_events": ("recorded", "dropped", "failed"),
     "gpt4rec_exposures_trimmed_unread": ("exposures", "events"),
+    "gpt4rec_crowded": ("hurried", "refused"),
     "gpt4rec_events": ("accepted", "duplicate", "failed", "rejected"),
     "gpt4rec_filter_builds": ("built", "failed", "evicted", "late", "refused_caller", "refused_total"),
     "gpt4rec_histories_missing": ("log", "version", "both"),
@@ -140,6 +141,12 @@ class Metrics:
             "caller",
         )
         self.inflight = self._gauge("gpt4rec_inflight", "Requests in progress.")
+        self.crowded = self._counter(
+            "gpt4rec_crowded",
+            "Requests beyond the bound of a space's requests in progress, by how they were answered: hurried (the "
+            "popular items, without Redis and the model), refused (429).",
+            "outcome",
+        )
         self.unanswered_bytes = self._gauge(
             "gpt4rec_unanswered_bytes",
             "Bytes held of requests that are not answered yet, and of answers that are not read.",

@@ -31,6 +31,7 @@ class RequestContext:
         facts: Fields of the log line, set by the route.
         headers: The first value of each header, by its name in lower case.
         space: Name of the space that the request means.
+        hurried: Whether too many requests of its space are in progress for it to take any time.
     """
 
     request_id: str
@@ -44,6 +45,7 @@ class RequestContext:
     facts: dict[str, Any] = field(default_factory=dict)
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
     space: str = "default"
+    hurried: bool = False
 
     def deadline(self, budget_ms: float) -> Deadline:
         """Returns the deadline for a budget in milliseconds."""

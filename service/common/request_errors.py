@@ -148,6 +148,13 @@ class TooManyRequests(RequestError):
         return {"Retry-After": str(self._retry_after_s)}
 
 
+class Crowded(TooManyRequests):
+    """Too many requests of one space are in progress."""
+
+    def __init__(self, detail: str = "too many requests of this space are in progress; try again in a second") -> None:
+        super().__init__(detail, retry_after_s=1)
+
+
 class InvalidRequest(RequestError):
     """The request is not valid.
 

@@ -242,6 +242,13 @@ class Settings(RoleSettings):
         description="Memory for models that are held beside the one in service, for arms of experiments and the "
         "hold-out, in each process. A model that does not fit is refused.",
     )
+    inflight_max: int = Field(
+        64,
+        ge=1,
+        description="Requests of one space that may be in progress at once in each process, where there are several "
+        "spaces. Beyond it, `/recommend` answers from the popular items and other routes with 429; beyond twice as "
+        "many, all with 429. Probes and `/ops` do not count.",
+    )
     models_mib: float = Field(
         0.0,
         ge=0,

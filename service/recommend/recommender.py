@@ -52,6 +52,9 @@ log = logs.get(__name__)
 _EMPTY_RECORD = UserRecord("", ())
 # Reserved, while the history is read, for the rungs that need no engine.
 _LAST_RUNGS_S = 0.002
+# Why a request that may take no time has no history.
+_HURRIED: Reason | None = "overload"
+_NO_PAGES = "too many requests are in progress for a list of pages: this is the whole list"
 
 
 class Recommender:
@@ -130,11 +133,15 @@ class Recommender:
         placement = self._arms.place(subject, request.arm)
         model, guard = placement.model, self._guards.of(placement.variant)
         wanted = model.filter(request.filter or {})
-        pages = await self._pages.state(subject, deadline.keeping(_LAST_RUNGS_S)) if request.page else None
-        profile, read_failure = await self._read_history(subject, model, deadline)
+        paged = request.page and not context.hurried
+        pages = await self._pages.state(subject, deadline.keeping(_LAST_RUNGS_S)) if paged else None
+        if context.hurried:
+            profile, read_failure = Profile(None, model, _EMPTY_RECORD), _HURRIED
+        else:
+            profile, read_failure = await self._read_history(subject, model, deadline)
         subject = profile.subject or subject  # the same, with its tag made
         waits = deadline.keeping(guard.reserve_s(deadline.remaining()))
-        if request.candidates is None:
+        if request.candidates is None and not context.hurried:
             filtered = await model.prepared(wanted, context.caller, waits)
         else:
             filtered = model.tested(wanted)  # a few items are looked up, so no mask is needed
@@ -149,7 +156,9 @@ class Recommender:
         self._count(plan, guard, made, late=deadline.passed)
         list_id = self._recorder.new_list_id()
         answer = plan.answer(made, why, list_id)
-        if request.page:
+        if request.page and not paged:
+            answer |= {"cursor": None, "warnings": [*answer["warnings"], _NO_PAGES]}
+        elif paged:
             more = self._pages.begin(plan, deep, made, pages)
             answer["cursor"] = more["cursor"]
             answer["warnings"] += more["warnings"]
@@ -181,6 +190,9 @@ class Recommender:
         self, plan: Plan, guard: Guard, read_failure: Reason | None, start: LowerRung | None
     ) -> tuple[RecommendationList, Rung, Reason | None, float]:
         """The list, the rung and the reason for it, and the seconds that it took: that of before, if it is known."""
+        if plan.context.hurried:
+            deep, rung, reason = await self._descend(plan, guard, Decision("popular", _HURRIED))
+            return deep, rung, reason, 0.0
         question, known = self._known.find(plan, guard, may_be_kept=read_failure is None and start is None)
         if known is not None:
             return known.listing, "full", None, known.took_s

@@ -33,9 +33,9 @@ OVERRIDABLE = frozenset({
     "cache_mib", "catch_up_timeout_ms", "cursor_ttl_s", "deadline_max_ms", "deadline_ms", "engine_stall_s",
     "engine_threads", "error_budget_share", "exposures", "exposures_cap", "exposures_queue_max", "exposures_share",
     "exposures_shards", "fallback_reserve_ms", "filter_build_share", "filters_mib", "future_tolerance_s", "grafana_url",
-    "history_cap", "history_searches", "history_sessions", "history_ttl_s", "items_max", "latency_budget_share",
-    "models_held_mib", "order_first", "queue_max", "runbook_url", "seen_max", "served_budget_share", "signals_cap",
-    "signals_ttl_s", "state", "state_ttl_s", "watch", "write_behind_max",
+    "inflight_max", "history_cap", "history_searches", "history_sessions", "history_ttl_s", "items_max",
+    "latency_budget_share", "models_held_mib", "order_first", "queue_max", "runbook_url", "seen_max",
+    "served_budget_share", "signals_cap", "signals_ttl_s", "state", "state_ttl_s", "watch", "write_behind_max",
 })  # fmt: skip
 _FIELDS = {"artifact": "artifact", "policies": "policies", "catalogue_updates": "catalogue_updates",
            "redis_prefix": "key_prefix", "api_keys": "api_keys_file", "ops_tokens": "ops_tokens_file"}  # fmt: skip

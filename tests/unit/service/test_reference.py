@@ -60,7 +60,7 @@ def test_the_metric_families_are_those_of_the_contract() -> None:
             "model_attempts", "rate_checks", "log_lines_dropped", "worker_replaced", "file_hangs",
             "filters_held", "filter_bytes", "filter_builds", "items_stored", "item_changes", "item_delay_seconds",
             "exposures", "recorded_events", "exposures_waiting", "exposures_trimmed_unread",
-            "bodies_refused", "deprecated_uses", "histories_missing", "redis_state", "unanswered_bytes",
+            "bodies_refused", "crowded", "deprecated_uses", "histories_missing", "redis_state", "unanswered_bytes",
             "watch", "watched", "watch_baseline", "watch_skipped", "drift", "drift_threshold", "drifted",
             "shown_items", "shown_categories", "ordered_lists", "kept_lists", "kept_list_bytes", "spans",
     }  # fmt: skip
