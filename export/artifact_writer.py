@@ -23,6 +23,7 @@ from export.graphs.user_encoder import write_user_encoder
 from export.measure_sizes import Measured
 from export.parity_gate import GateResult, Probe, Quality, check
 from export.publish import publish, seal, staging
+from export.signing import Sign
 from model.network.encoders.registry import reads_context, receptive_field, state_layout, streams
 from model.network.gpt4rec import GPT4Rec
 from model.tokenizers.tokenizer import Tokenizer
@@ -124,6 +125,7 @@ def export(
     quality: Quality | None = None,
     *,
     latest: bool = False,
+    sign: Sign | None = None,
     measured: Callable[[Engine], Measured] | None = None,
     watched: Callable[[Engine], WatchBaseline] | None = None,
 ) -> tuple[Path, GateResult]:
@@ -136,6 +138,7 @@ def export(
         probes: Histories that the parity gate compares on.
         quality: NDCG@10 that graphs which round must keep.
         latest: Whether to point `latest` at the artefact although it names another one.
+        sign: Signs the artefact; None leaves it unsigned.
         measured: Finds which runs of the engine may be narrower than planned; None: none is.
         watched: Finds what the service compares lists and traffic with; None: nothing.
 
@@ -160,7 +163,7 @@ def export(
         if watched is not None:
             about[WATCH_BASELINE] = watched(engine).to_json()
         seal(folder, _manifest(parts, dtype, folder) | about, parts.name)
-        return publish(folder, root, latest=latest), result
+        return publish(folder, root, latest=latest, sign=sign), result
 
 
 def write(parts: Parts, folder: Path, dtype: GraphDtype) -> None:

@@ -49,6 +49,9 @@ def export_command(
             "signals (items with signals alone), or measured: all up to 100,000 items, above what validation says."
         ),
     ] = "measured",
+    sign: Annotated[
+        Path | None, typer.Option(help="Private key that signs the artefact, made by `gpt4rec sign key`.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a trained model's graphs, catalogue and signals, learn their weights, and check the graphs."""
@@ -64,23 +67,26 @@ def export_command(
     try:
         from export.from_baseline import NAMES, export_baseline
         from export.from_run import ExportError, export_run
+        from export.signing import signer
+        from service.artifact.signature import KeyFileError
     except ModuleNotFoundError as error:
         complain(f"{error.name} is not installed: pip install 'gpt4rec[train,cpu]'")
         raise typer.Exit(1) from error
     if (run is None) == (baseline is None) or (baseline is not None and (data is None or baseline not in NAMES)):
         raise typer.BadParameter(f"give --run, or --data and --baseline with one of {', '.join(NAMES)}")
     try:
+        signs = signer(sign)
         with steps(console, "exporting") as say:
             if run is not None:
                 folder, report = export_run(
-                    run, out, dtype, data, latest=latest, width=width, candidates=candidates, say=say,  # type: ignore[arg-type]
+                    run, out, dtype, data, latest=latest, sign=signs, width=width, candidates=candidates, say=say,  # type: ignore[arg-type]
                 )  # fmt: skip
             else:
                 notes: list[str] = []
                 note = notes.append
-                folder = export_baseline(baseline, data, out, latest=latest, say=say, note=note)  # type: ignore[arg-type]
+                folder = export_baseline(baseline, data, out, latest=latest, sign=signs, say=say, note=note)  # type: ignore[arg-type]
                 report = {"notes": notes}
-    except ExportError as error:
+    except (ExportError, KeyFileError) as error:
         complain(error)
         raise typer.Exit(1) from error
     if as_json:

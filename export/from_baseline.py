@@ -12,6 +12,7 @@ import numpy as np
 from export.artifact_writer import save_signals
 from export.from_run import ExportError, catalogue_of, times_of
 from export.publish import publish, seal, staging
+from export.signing import Sign
 from export.watch_baseline import watch_baseline
 from model.data.dataset import Dataset, sequences
 from model.data.errors import DataError
@@ -55,6 +56,7 @@ def export_baseline(
     out: Path,
     *,
     latest: bool = False,
+    sign: Sign | None = None,
     say: Say = lambda _: None,
     note: Say = lambda _: None,
 ) -> Path:
@@ -65,6 +67,7 @@ def export_baseline(
         data: Folder of the data set, which is split as a training splits it by default.
         out: Folder of artefacts.
         latest: Whether to point `latest` at the artefact although it names another one.
+        sign: Signs the artefact; None leaves it unsigned.
         say: Receives the name of each step.
         note: Receives what the user should know about the result.
 
@@ -92,7 +95,7 @@ def export_baseline(
         say("counting what lists and events are like")
         found = watch_baseline(cast("BaselineEngine", open_engine(folder)), split)
         seal(folder, manifest | {WATCH_BASELINE: found.to_json()}, f"{name}-{dataset.name}")
-        return publish(folder, out, latest=latest)
+        return publish(folder, out, latest=latest, sign=sign)
 
 
 def _untold(about: Mapping[str, Any]) -> str | None:

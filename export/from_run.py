@@ -20,6 +20,7 @@ from export.learn_ranker import learn_ranker
 from export.measure_sizes import Measured, forced_width, measure_sizes
 from export.parity_gate import GateResult, Probe, Quality
 from export.publish import staging
+from export.signing import Sign
 from export.watch_baseline import watch_baseline
 from model.data.dataset import Dataset
 from model.data.errors import DataError
@@ -65,6 +66,7 @@ def export_run(
     data: Path | None = None,
     *,
     latest: bool = False,
+    sign: Sign | None = None,
     width: int | None = None,
     candidates: Wanted = "measured",
     say: Say = lambda _: None,
@@ -77,6 +79,7 @@ def export_run(
         dtype: Precision of the graphs.
         data: Folder of the data set; None: where the training read it.
         latest: Whether to point `latest` at the artefact although it names another one.
+        sign: Signs the artefact; None leaves it unsigned.
         width: Nodes that runs keep at every level, at most; None: as few as make the same lists on validation.
         candidates: Which candidates join the beam's (`export.choose_candidates`).
         say: Receives the name of each step.
@@ -114,7 +117,7 @@ def export_run(
             return found[0]
 
         published, result = export(
-            parts, out, dtype, probes(split, run), quality, latest=latest, measured=measured,
+            parts, out, dtype, probes(split, run), quality, latest=latest, sign=sign, measured=measured,
             watched=lambda engine: watch_baseline(engine, split),
         )  # fmt: skip
     except (RunError, DataError, LearningError, ParityError, ArtifactFileError, ServiceError) as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from export.publish import publish, seal, staging
+from export.signing import Sign
 from service.artifact.artifact import Artifact
 from service.artifact.order_weights import ORDER_FILE, OrderWeights
 
@@ -24,7 +25,13 @@ def versions_of(artifact: Artifact) -> tuple[str, ...]:
 
 
 def with_order(
-    artifact: Artifact, weights: OrderWeights, root: Path, about: Mapping[str, Any], *, latest: bool = False
+    artifact: Artifact,
+    weights: OrderWeights,
+    root: Path,
+    about: Mapping[str, Any],
+    *,
+    latest: bool = False,
+    sign: Sign | None = None,
 ) -> Path:
     """Publishes an artefact with an order model.
 
@@ -34,6 +41,7 @@ def with_order(
         root: Folder of artefacts.
         about: What the manifest says of it: what it was learned from, and what it is expected to earn.
         latest: Whether to point `latest` at the new artefact although it names another one.
+        sign: Signs the new artefact; None leaves it unsigned.
 
     Returns:
         The folder of the new artefact.
@@ -51,7 +59,7 @@ def with_order(
         weights.save(folder / ORDER_FILE)
         kept = {name: value for name, value in artifact.manifest.items() if name not in _SEALED}
         seal(folder, {**kept, ENTRY: {"of": base, **about}}, base.rpartition("-")[0])
-        return publish(folder, root, latest=latest)
+        return publish(folder, root, latest=latest, sign=sign)
 
 
 def _link(file: Path, copy: Path) -> None:

@@ -48,6 +48,9 @@ def learn(
     latest: Annotated[
         bool, typer.Option("--latest", help="Let a service that is started on --out serve it from now on.")
     ] = False,
+    sign: Annotated[
+        Path | None, typer.Option(help="Private key that signs the artefact, made by `gpt4rec sign key`.")
+    ] = None,
     as_json: AsJson = False,
     json_file: JsonFile = None,
 ) -> None:
@@ -62,6 +65,7 @@ def learn(
         raise typer.BadParameter(f"{method!r}: choose {', '.join(_METHODS)}", param_hint="--method")
     with failures():
         from export.order import versions_of, with_order
+        from export.signing import signer
         from model.slate.deciding import by_expected_reward, decide, read
         from model.slate.language_model import LanguageModel
         from model.slate.learning import Items
@@ -69,7 +73,7 @@ def learn(
         from model.slate.policy_gradient import learn_policy
         from service.artifact.artifact import Artifact
 
-        opened = Artifact.open(artifact)
+        signs, opened = signer(sign), Artifact.open(artifact)
         items = Items.of(opened.catalogue)
         if language_model is not None:
             items = with_prior(items, opened.catalogue, LanguageModel(language_model))
@@ -85,7 +89,9 @@ def learn(
         )
         report = _report(decision, lists.other_models)
         about = {name: report[name] for name in ("lists", "lift")} | {"reward": reward, "method": method}
-        folder = with_order(opened, decision.learned.weights, out, about, latest=latest) if decision.better else None
+        folder = None
+        if decision.better:
+            folder = with_order(opened, decision.learned.weights, out, about, latest=latest, sign=signs)
     report |= {"log": log, "reward": reward, "method": method, "artifact": None if folder is None else str(folder)}
     write_report(report, as_json, json_file)
     if not to_stdout(as_json, json_file):

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from export.signing import Sign
 from service.artifact.artifact import Artifact
 from service.artifact.manifest import (
     CONTENT,
@@ -72,7 +73,7 @@ def seal(folder: Path, manifest: Mapping[str, Any], name: str) -> dict[str, Any]
     return full
 
 
-def publish(folder: Path, root: Path, *, latest: bool = False) -> Path:
+def publish(folder: Path, root: Path, *, latest: bool = False, sign: Sign | None = None) -> Path:
     """Renames a sealed folder to its version under `root`.
 
     If the same content is published already, nothing is renamed, unless that folder is damaged: then it is replaced.
@@ -83,15 +84,20 @@ def publish(folder: Path, root: Path, *, latest: bool = False) -> Path:
         folder: The sealed folder.
         root: Folder of artefacts.
         latest: Whether to point `latest` at the artefact although it names another one.
+        sign: Signs it before anybody can see it; None leaves it unsigned.
 
     Returns:
         The published folder.
     """
     version = str(json.loads((folder / MANIFEST).read_text("utf-8"))["model_version"])
     target = root / version
+    if sign is not None:
+        sign(folder)
     if not _is_intact(target):
         folder.chmod(0o755)
         _replace(target, folder)
+    elif sign is not None:
+        sign(target)
     if latest or not (root / LATEST).exists():
         write_aside(root / LATEST, f"{version}\n".encode())
     return target

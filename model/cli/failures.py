@@ -21,12 +21,13 @@ def failures() -> Iterator[None]:
         from model.data.errors import DataError
         from model.errors import ConfigError, RunError
         from service.artifact.manifest import ArtifactFileError
+        from service.artifact.signature import KeyFileError
         from service.common.errors import ServiceError
     except ModuleNotFoundError as error:
         complain(f"{error.name} is not installed: pip install 'gpt4rec[train,cpu]'")
         raise typer.Exit(1) from error
     try:
         yield
-    except (ConfigError, DataError, RunError, ArtifactFileError, ServiceError) as error:
+    except (ConfigError, DataError, RunError, ArtifactFileError, KeyFileError, ServiceError) as error:
         complain(error)
         raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error

@@ -31,10 +31,12 @@ from service.tracing import tracing
 
 log = logs.get("service.requests")
 
-# Answered until the end of a shutdown: probes, and the route that always answers.
-_ALWAYS = frozenset({"/recommend", "/healthz", "/readyz", "/metrics", "/version"})
 # Probes and scrapes come every few seconds, and nobody asks what became of one of them.
 _NOT_TRACED = frozenset({"/healthz", "/readyz", "/metrics"})
+# Refused during a shutdown: operators watch and change a fleet, not a process that ends, and a model that is loaded now
+# would be cut off. Everything else is answered as long as there is a connection, so that a proxy that has not seen
+# /readyz fail yet, or a request that is on its way, costs nobody an error.
+_OPERATORS = "/ops"
 _UNMATCHED = "unmatched"
 _WITHOUT_BODY = frozenset({"GET", "OPTIONS"})
 _NONE: Direct = {}
@@ -197,7 +199,7 @@ class RequestGate:
 
     def _admit(self, scope: Scope) -> None:
         _raise_refusal(scope)
-        if self._draining() and scope["path"] not in _ALWAYS:
+        if self._draining() and f"{scope['path']}/".startswith(f"{_OPERATORS}/"):
             raise Draining("shutting down")
         headers = scope["state"]["call"].headers
         length = headers.get(b"content-length")

@@ -14,6 +14,7 @@
                                       answer when the model cannot, and the signals that the manifest names
       together.npz                    what is taken together in one basket; only where the log has such baskets
       order.npz                       what the order of a list is worth; only where an order was learned and is better
+      signature.json                  who signed the manifest, where somebody did (`service.artifact.signature`)
 
 An artefact whose manifest names a `baseline` has no graphs: it serves the lists of that scorer.
 
@@ -62,6 +63,7 @@ from service.artifact.ranker_weights import RankerWeights
 from service.artifact.run_sizes import ENTRY as RUN_SIZES
 from service.artifact.run_sizes import RunSizes
 from service.artifact.signal_files import ITEM_CF, POPULARITY, SignalPart, load_signal, signal_file
+from service.artifact.signature import TrustedKeys
 from service.artifact.state_layout import StateLayout, layout_of
 from service.artifact.trie import Trie
 
@@ -78,20 +80,24 @@ class Artifact:
     manifest: Mapping[str, Any]
 
     @classmethod
-    def open(cls, path: Path | str, *, checksums: bool = True) -> Artifact:
+    def open(cls, path: Path | str, *, checksums: bool = True, trusted: TrustedKeys | None = None) -> Artifact:
         """Reads and verifies an artefact.
 
         Args:
             path: An artefact, or a folder of artefacts whose file `latest` names one.
             checksums: Whether to verify the content of the files, which takes a pass over all bytes. Without it only
                 sizes and structure are verified, which suffices for a folder that was verified before.
+            trusted: Keys one of which must have signed it; None asks for no signature.
 
         Raises:
-            ArtifactFileError: A file is missing or differs from its checksum, the parts do not fit each other, or the
-                format is another one.
+            ArtifactFileError: A file is missing or differs from its checksum, the parts do not fit each other, the
+                format is another one, or the signature that is asked for is missing or wrong.
+            KeyFileError: Signatures cannot be verified here.
         """
         folder = resolve(Path(path))
         manifest = read_manifest(folder)
+        if trusted is not None:
+            trusted.verify(folder, manifest)
         if checksums:
             verify_checksums(folder, manifest)
         artifact = cls(folder, manifest)

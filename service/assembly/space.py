@@ -287,7 +287,7 @@ async def _open_lifecycle(
 
     serving = Serving(first.model, on_replace=replaced)
     first.serve(serving)
-    folders = ModelFolders(space.artifact, opening.metrics.file_lane("models"))
+    folders = ModelFolders(space.artifact, opening.metrics.file_lane("models"), settings.artifact_keys)
     busy_s = (settings.deadline_max_ms + settings.catch_up_timeout_ms) / 1000.0
 
     def keep_only() -> None:

@@ -35,6 +35,12 @@ class Settings(RoleSettings):
         description="Artefact folder (`…/<model_version>/`) to serve, or a folder of artefacts, of which `latest` is "
         "served. The artefacts beside it can be activated while the service runs: see /ops/models.",
     )
+    artifact_keys: Path | None = Field(
+        None,
+        description="File of public keys, one a line as `gpt4rec sign key` prints it. Only artefacts that one of them "
+        "signed are served: at the start, by /ops/models, and as arms of experiments. It is read again for every "
+        "model that is loaded. Needs `pip install 'gpt4rec[sign]'`. Empty: signatures are not asked for.",
+    )
     policies: Path = Field(
         DEFAULT_POLICIES,
         description="Decoding policies file; changes are followed. Policies set by PUT /ops/policies take precedence.",

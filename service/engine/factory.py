@@ -7,6 +7,7 @@ from typing import Any
 
 from service.artifact.artifact import Artifact
 from service.artifact.manifest import ArtifactFileError
+from service.artifact.signature import KeyFileError, TrustedKeys
 from service.common.errors import ArtifactError
 from service.engine.baseline_engine import BaselineEngine
 from service.engine.engine import Engine
@@ -32,20 +33,21 @@ def open_again(artifact: Artifact, **placement: Any) -> Engine:
     return Engine(artifact, **placement)
 
 
-def open_engine(path: Path | str, **placement: Any) -> Engine | BaselineEngine:
+def open_engine(path: Path | str, *, trusted: TrustedKeys | None = None, **placement: Any) -> Engine | BaselineEngine:
     """Opens the engine of an artefact: a model, or a baseline.
 
     Args:
         path: The artefact's folder.
+        trusted: Keys one of which must have signed it; None asks for no signature.
         placement: As for `service.engine.engine.Engine`; a baseline needs `filter_bytes_max` alone.
 
     Raises:
-        ArtifactError: The artefact is damaged or does not fit.
+        ArtifactError: The artefact is damaged, does not fit, or is not signed as it should be.
         StartupError: The device cannot be used.
     """
     try:
-        artifact = Artifact.open(path)
-    except ArtifactFileError as error:
+        artifact = Artifact.open(path, trusted=trusted)
+    except (ArtifactFileError, KeyFileError) as error:
         raise ArtifactError(str(error)) from error
     if artifact.baseline is None:
         return Engine(artifact, **placement)

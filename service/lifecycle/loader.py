@@ -14,13 +14,14 @@ import numpy.typing as npt
 
 from service.artifact.artifact import Artifact
 from service.artifact.features import NO_EVENTS
+from service.artifact.signature import KeyFileError, TrustedKeys
 from service.batching.batcher import Batcher, BatchLimits
 from service.batching.run_scheduler import NO_TURNS, StageTurns
 from service.catalogue.live_items import LiveItems
 from service.catalogue.updates import CatalogueUpdates
 from service.common.background import spawn
 from service.common.environment import PREFIX
-from service.common.errors import ModelAttemptFailed, StartupError
+from service.common.errors import ModelAttemptFailed, SettingsError, StartupError
 from service.common.low_priority import low_priority_thread
 from service.common.memory import resident_bytes
 from service.common.metrics import Metrics
@@ -111,7 +112,7 @@ class Loader:
             folder: Folder of the artefact; None for the one of the space.
 
         Raises:
-            StartupError: there is no artefact, or it cannot be opened.
+            StartupError: there is no artefact, it cannot be opened, or it is not signed as the settings ask for.
         """
         from service.engine.factory import open_again, open_engine
 
@@ -125,8 +126,9 @@ class Loader:
             "cuda_graphs": settings.cuda_graphs,
             "filter_bytes_max": int(settings.filters_mib * 2**20),
         }
+        trusted = await asyncio.to_thread(trusted_keys, settings.artifact_keys)
         before = resident_bytes()
-        engine: EngineLike = await asyncio.to_thread(open_engine, path, **placement)
+        engine: EngineLike = await asyncio.to_thread(open_engine, path, trusted=trusted, **placement)
         artifact = cast("Artifact", engine.artifact)
         if self._residents is None or artifact.baseline is not None:
             return engine  # a baseline has no sessions that could be closed
@@ -218,6 +220,20 @@ class Loader:
         if not isinstance(engine, EvictableEngine):
             return _never, _never
         return partial(engine.refusal, want=self._settings.role == "encode"), engine.refusal
+
+
+def trusted_keys(file: Path | None) -> TrustedKeys | None:
+    """Reads the keys that may have signed artefacts; None without a file of them.
+
+    Raises:
+        SettingsError: The file cannot be used. Nothing is loaded then: without it, anything could be.
+    """
+    if file is None:
+        return None
+    try:
+        return TrustedKeys.read(file)
+    except KeyFileError as error:
+        raise SettingsError(f"{PREFIX}ARTIFACT_KEYS: {error}") from error
 
 
 class _RunMetrics:

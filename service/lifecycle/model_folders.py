@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from service.artifact.manifest import MANIFEST, ArtifactFileError, read_manifest, repeats_of
+from service.artifact.signature import KeyFileError, TrustedKeys
 from service.common.disk_lane import DiskLane, HungFileError
 
 _MODELS_MAX = 200
@@ -28,7 +29,8 @@ class ModelFolder:
     Attributes:
         version: The version, as the manifest has it; the name of the folder where that cannot be read.
         path: The folder.
-        stamp: Name, modification time in ns and size of every file; changes when any of them does.
+        stamp: Name, modification time in ns and size of every file, and of the file of trusted keys; changes when any
+            of them does.
         created_at: When the manifest was written, ISO 8601, UTC.
         metrics: Quality figures from the manifest.
         repeats: Whether its lists hold items of the history where a request leaves `exclude_seen` out.
@@ -61,11 +63,11 @@ class ModelFolders:
     """Finds the model versions around the configured artefact.
 
     `artifact` is the configured path; None when the service was given an engine, and then there are no versions. `lane`
-    is the way to its disk.
+    is the way to its disk. `keys` is the file of the keys one of which must have signed a version; None asks for none.
     """
 
-    def __init__(self, artifact: Path | None, lane: DiskLane) -> None:
-        self._lane = lane
+    def __init__(self, artifact: Path | None, lane: DiskLane, keys: Path | None = None) -> None:
+        self._lane, self._keys = lane, keys
         self._known: Mapping[str, ModelFolder] = {}
         self._root: Path | None = None
         if artifact is not None:
@@ -86,8 +88,9 @@ class ModelFolders:
     def listed(self) -> dict[str, ModelFolder]:
         """Reads the disk: not for the event loop. Otherwise as `list`."""
         by_version: dict[str, ModelFolder] = {}
+        trust = _Trust.of(self._keys)
         for path in self._folders():
-            folder = _read(path)
+            folder = _read(path, trust)
             # Two folders with one version: the one named after it counts, the other may be a link or a copy.
             if folder.version not in by_version or path.name == folder.version:
                 by_version[folder.version] = folder
@@ -108,20 +111,53 @@ class ModelFolders:
                 yield self._root / name
 
 
-def _read(path: Path) -> ModelFolder:
+@dataclass(frozen=True, slots=True)
+class _Trust:
+    """What is asked of signatures.
+
+    Attributes:
+        keys: One of them must have signed a version; None asks for none.
+        fault: Why no version can be served at present, since the file of the keys cannot be used.
+        stamp: Name, modification time in ns and size of that file.
+    """
+
+    keys: TrustedKeys | None = None
+    fault: str | None = None
+    stamp: tuple[tuple[str, int, int], ...] = ()
+
+    @classmethod
+    def of(cls, file: Path | None) -> _Trust:
+        if file is None:
+            return cls()
+        try:
+            stat = file.stat()
+            return cls(TrustedKeys.read(file), stamp=((str(file), stat.st_mtime_ns, stat.st_size),))
+        except (OSError, KeyFileError) as error:
+            return cls(fault=f"its signature cannot be verified: {error}")
+
+
+def _read(path: Path, trust: _Trust) -> ModelFolder:
     stamp: tuple[tuple[str, int, int], ...] = ()
     try:
         entries = ((entry.name, entry.stat()) for entry in os.scandir(path))
-        stamp = tuple(sorted((name, stat.st_mtime_ns, stat.st_size) for name, stat in entries))
+        stamp = (*sorted((name, stat.st_mtime_ns, stat.st_size) for name, stat in entries), *trust.stamp)
         manifest = read_manifest(path)
-    except ArtifactFileError as error:
+        if trust.keys is not None:
+            trust.keys.verify(path, manifest)
+    except (ArtifactFileError, KeyFileError) as error:
         return ModelFolder(path.name, path, stamp, fault=without_path(error, path))
     except OSError as error:
         return ModelFolder(path.name, path, stamp, fault=f"cannot be read: {error.strerror}")
     written = next((mtime_ns for name, mtime_ns, _ in stamp if name == MANIFEST), 0)
     created_at = datetime.fromtimestamp(written / 1e9, UTC).isoformat(timespec="seconds")
     return ModelFolder(
-        str(manifest["model_version"]), path, stamp, created_at, _metrics(manifest), repeats_of(manifest)
+        str(manifest["model_version"]),
+        path,
+        stamp,
+        created_at,
+        _metrics(manifest),
+        repeats_of(manifest),
+        trust.fault,
     )
 
 

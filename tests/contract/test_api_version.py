@@ -120,12 +120,12 @@ async def test_other_origins_may_call_below_the_version_what_they_may_call_witho
 
 
 @asynchronous
-async def test_a_process_that_stops_still_answers_lists_and_probes_below_the_version() -> None:
-    async with serving(exposures=False) as service:
+async def test_a_process_that_stops_still_answers_below_the_version_and_refuses_operators_there() -> None:
+    async with serving(exposures=False, operator=True) as service:
         service.runtime.process_state.draining = True
         assert (await service.client.post("/v1/recommend", json=BODY)).status_code == 200
         assert (await service.client.get("/v1/healthz")).status_code == 200
-        assert (await service.client.get("/v1/items/3/similar")).status_code == 503
+        assert (await service.client.get("/v1/ops/status")).status_code == 503
         service.runtime.process_state.draining = False
 
 

@@ -271,16 +271,23 @@ async def test_probes_and_version_have_the_documented_shape(shared_valkey: Valke
 
 
 @asynchronous
-async def test_draining_refuses_new_work_but_still_recommends() -> None:
-    async with serving() as service:
+async def test_a_process_that_stops_is_not_ready_and_still_answers_shops_but_not_operators(
+    shared_valkey: Valkey,
+) -> None:
+    async with serving(redis_url=shared_valkey.url, prefix="draining:", operator=True) as service:
         service.runtime.process_state.draining = True
         ready = await service.client.get("/readyz")
-        events = await service.client.post("/events", json={"events": []})
+        await service.post_events("u", "item-1")
+        shown = await service.client.get("/users/u")
         answer = await service.recommend(events=EVENTS)
+        operators = await service.client.get("/ops/status")
+        service.runtime.process_state.draining = False
     assert ready.status_code == 503
-    assert (events.status_code, events.json()["title"]) == (503, "Shutting down")
-    assert "retry-after" in events.headers
+    assert [event["item_id"] for event in shown.json()["history"]] == ["item-1"]
     assert answer["rung"] == "full"
+    assert (operators.status_code, operators.json()["title"]) == (503, "Shutting down")
+    assert "retry-after" in operators.headers
+    assert {one.headers["connection"] for one in (ready, shown, operators)} == {"close"}
 
 
 @asynchronous

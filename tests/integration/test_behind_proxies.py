@@ -1,0 +1,84 @@
+"""Replicas behind HAProxy and nginx, with the configurations of `deploy/`: headers, paths, and rolling changes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from loadtests.fleet.proxies import NAMES, Proxy, ProxyName, installed, proxy
+from loadtests.fleet.replicas import Release, Replica, replicas
+from loadtests.fleet.rolling_rounds import Fleet, roll
+from loadtests.harness.valkey import TcpValkey
+from service.artifact.artifact import Artifact
+
+pytestmark = pytest.mark.fleet
+
+OPERATOR = {"Authorization": "Bearer rolling-token"}
+BEHIND = 3
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> ProxyName:
+    found: ProxyName = request.param
+    if not installed(found):
+        pytest.skip(f"needs {found}")
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for above in (tmp_path, *list(tmp_path.parents)[:2]):
+        above.chmod(0o755)  # nginx may read it as another user
+    return tmp_path
+
+
+@pytest.fixture
+def valkey_url(folder: Path) -> Iterator[str]:
+    with TcpValkey(folder / "valkey", fsync="everysec") as server:
+        yield server.url
+
+
+def check_headers_and_paths(before: Proxy) -> None:
+    with httpx.Client(base_url=before.url, timeout=30.0) as shop:
+        long_ago = {"X-Request-Start": f"t={time.time() * 1000.0 - 5000.0:.0f}", "X-Forwarded-Prefix": "/evil"}
+        answer = shop.post("/recommend", json={"user_id": "u", "k": 3, "budget_ms": 1900}, headers=long_ago)
+        assert (answer.status_code, answer.json()["rung"]) == (200, "full")
+        assert answer.headers["x-request-id"]
+        named = shop.get("/version", headers={"X-Request-Id": "mine-1"})
+        assert named.headers["x-request-id"] == "mine-1"
+        document = shop.get("/openapi.json", headers=long_ago).json()
+        assert "evil" not in str(document["servers"])
+        below = shop.get("/shop/rec/v1/openapi.json").json()
+        assert below["servers"][0]["url"].startswith("/shop/rec")
+        # An encoded slash is part of an id, below the path as well.
+        assert shop.get("/shop/rec/items/none%2Ffeatures/similar").status_code == 404
+        for hidden in ("/ops", "/ops/status", "/v1/ops/status", "/%6fps/status", "/shop/rec/ops/status", "/metrics"):
+            assert "gpt4rec" not in shop.get(hidden, headers=OPERATOR).text, hidden
+            assert shop.get(hidden, headers=OPERATOR).status_code == 404, hidden
+    status = httpx.get(f"{before.operators_url}/ops/status", headers=OPERATOR, timeout=30.0)
+    assert status.status_code == 200
+
+
+def test_shops_and_operators_get_through_and_a_rolling_change_costs_nothing(
+    name: ProxyName, folder: Path, valkey_url: str, two_versions: tuple[Path, Path]
+) -> None:
+    old, new = (Release(which, path) for which, path in zip(("old", "new"), two_versions, strict=True))
+    items = list(Artifact.open(old.artifact).catalogue.item_ids)
+    with ExitStack() as stack:
+        running = stack.enter_context(replicas(folder, BEHIND, valkey_url, old))
+        before = stack.enter_context(proxy(name, folder, [replica.port for replica in running]))
+        check_headers_and_paths(before)
+        done = roll(Fleet(before, running[:1], valkey_url, items, rate=20.0), "releases", 0, new)
+    assert (done.kinds, done.lost, done.killed) == ({}, 0, 0), log_of(running[0])
+    assert done.lists
+    assert done.events
+    assert len(done.models) == 2  # both models answered meanwhile
+
+
+def log_of(replica: Replica) -> str:
+    return replica.log.read_text(encoding="utf-8")[-2000:]
