@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import numpy as np
 
+from loadtests.fleet.wire_transport import WireTransport
 from loadtests.harness.served_process import REPOSITORY
 
 if TYPE_CHECKING:
@@ -73,14 +74,12 @@ class CountingTransport(httpx.AsyncBaseTransport):
     """Counts the attempts that fail, and passes all of them on."""
 
     def __init__(self, outcomes: Outcomes) -> None:
-        limits = httpx.Limits(max_connections=2 * _AT_ONCE, max_keepalive_connections=_AT_ONCE)
-        self._inner, self._outcomes = httpx.AsyncHTTPTransport(limits=limits), outcomes
+        self._inner, self._outcomes = WireTransport(), outcomes
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends a request."""
         try:
             response = await self._inner.handle_async_request(request)
-            await response.aread()
         except httpx.TransportError as error:
             self._outcomes.broken[f"{request.url.path} {type(error).__name__}"] += 1
             raise
