@@ -10,13 +10,14 @@ from collections.abc import Callable
 from service.assembly.opening import Opening
 from service.common.background import spawn
 from service.common.encode_metrics import EncodeMetrics
+from service.history.encode_backlog import watch_backlog
 from service.history.handover import Handover
 from service.history.state_keeper import StateKeeper
 from service.history.state_writer import StateWriter
-from service.history.stream_encoder import StreamEncoder, watch_backlog
+from service.history.stream_encoder import StreamEncoder
 from service.history.write_queue import WriteQueue
 from service.lifecycle.served_model import ServedModel
-from service.store import encode_stream
+from service.store import encode_scripts
 from service.store.records import Subject
 from service.store.store import Store
 from service.tracing import tracing
@@ -27,7 +28,7 @@ def open_handover(opening: Opening, store: Store) -> Handover | None:
     settings, stack = opening.space.settings, opening.stack
     if settings.role != "answer":
         return None
-    store.server.expect(*encode_stream.ANSWERS)
+    store.server.expect(*encode_scripts.ANSWERS)
     metrics = EncodeMetrics(opening.metrics.registry)
     handover = Handover(
         store.encoding,
@@ -60,7 +61,7 @@ def open_stream_encoder(
         model: Returns the model that answers a subject.
     """
     settings, stack = opening.space.settings, opening.stack
-    store.server.expect(*encode_stream.ENCODES)
+    store.server.expect(*encode_scripts.ENCODES)
     metrics = EncodeMetrics(opening.metrics.registry)
     encoder = StreamEncoder(
         store.encoding,

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 from service.common import logs
 from service.common.background import being_cancelled
+from service.common.deadline import Clock
 from service.common.encode_metrics import EncodeMetrics
 from service.common.errors import StoreUnavailable
 from service.store.encode_stream import EncodeStream, Handed
@@ -24,6 +26,8 @@ log = logs.get(__name__)
 _BATCH = 256
 _GATHER_S = 0.01
 _PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
+# So long a word of an erasure may be on its way, and what was handed over meanwhile must be deleted once more.
+_RECENT_S = 5.0
 
 
 class Handover:
@@ -38,6 +42,7 @@ class Handover:
         cap: int,
         waiting_max: int,
         traceparent: Callable[[], str] = lambda: "",
+        clock: Clock = time.monotonic,
     ) -> None:
         """Prepares it.
 
@@ -48,11 +53,14 @@ class Handover:
             cap: Entries that a shard keeps.
             waiting_max: Subjects that may wait for Redis.
             traceparent: Returns the trace of the request that is being answered, "" if there is none.
+            clock: Monotonic seconds.
         """
+        self._clock = clock
         self._stream, self._metrics, self._traceparent = stream, metrics, traceparent
         self._shards, self._cap, self._waiting_max = shards, cap, waiting_max
         self._waiting: dict[Subject, Handed] = {}
         self._sending: frozenset[Subject] = frozenset()
+        self._sent: dict[Subject, float] = {}  # and when, the oldest first
         self._erased: set[Subject] = set()
         self._added = asyncio.Event()
         self._announced = self._failing = False
@@ -76,9 +84,9 @@ class Handover:
         self._added.set()
 
     def forget(self, subject: Subject) -> None:
-        """Drops what waits of a subject that is erased; what is on its way is deleted afterwards."""
+        """Drops what waits of a subject that is erased; what is on its way, or went of late, is deleted."""
         self._waiting.pop(subject, None)
-        if subject in self._sending:
+        if subject in self._sending or self._sent.pop(subject, None) is not None:
             self._erased.add(subject)
             self._added.set()
 
@@ -104,6 +112,7 @@ class Handover:
         except StoreUnavailable as error:
             self._note(str(error))
         finally:
+            self._note_sent(self._sending)
             self._sending = frozenset()
             # What was added meanwhile is newer.
             self._waiting = {one.subject: one for one in left if one.subject not in self._erased} | self._waiting
@@ -141,6 +150,14 @@ class Handover:
         for subject in list(self._erased):
             await self._stream.erase(subject)
             self._erased.discard(subject)
+
+    def _note_sent(self, subjects: Iterable[Subject]) -> None:
+        now = self._clock()
+        for subject in subjects:
+            self._sent.pop(subject, None)
+            self._sent[subject] = now
+        while self._sent and now - next(iter(self._sent.values())) > _RECENT_S:
+            del self._sent[next(iter(self._sent))]
 
     def _note(self, failure: str | None) -> None:
         """Logs the beginning and the end of a failure, once each."""

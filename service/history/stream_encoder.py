@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from service.common import logs
 from service.common.background import being_cancelled
@@ -133,7 +133,7 @@ class StreamEncoder:
                     if self._stop.is_set():
                         return
                     taken = await self._take()
-                failed = not await self.turn(taken) and bool(taken)
+                failed = not await self._turn(taken) and bool(taken)
                 await self._store_others()
                 self._note(None)
             except StoreUnavailable as error:
@@ -145,6 +145,38 @@ class StreamEncoder:
             # What failed is pending and given again: whoever goes on as fast as ever takes it from those who work.
             pause_s = min(max(2.0 * pause_s, _PAUSE_S), _LONGEST_PAUSE_S) if failed else 0.0
             await self._pause(pause_s)
+
+    async def _turn(self, taken: Sequence[Taken]) -> bool:
+        """Does `turn`, and if that breaks while Redis is well, each entry by itself, so that one holds no other up."""
+        with self._holding(taken):
+            try:
+                return await self.turn(taken)
+            except Exception as error:
+                if len(taken) == 1 or not _is_of_one(error):
+                    raise
+            good = False
+            for one in taken:
+                try:
+                    good = await self.turn([one]) or good
+                except Exception as error:
+                    if not _is_of_one(error):
+                        raise
+                    self._metrics.entries.labels("failed").inc()
+                    log.error("history_not_encoded", **logs.where(error))
+            return good
+
+    @contextlib.contextmanager
+    def _holding(self, taken: Sequence[Taken]) -> Iterator[None]:
+        """Keeps the other turn from taking these entries over, and from storing the states of their subjects."""
+        held = {(one.shard, one.id) for one in taken}
+        subjects = Counter(one.handed.subject for one in taken if one.handed is not None)
+        self._held |= held
+        self._in_hand += subjects
+        try:
+            yield
+        finally:
+            self._held -= held
+            self._in_hand -= subjects
 
     async def _pause(self, seconds: float) -> None:
         """Waits, but not when the process stops."""
@@ -180,25 +212,17 @@ class StreamEncoder:
         Raises:
             StoreUnavailable: They are not finished, and will be given again.
         """
-        held = {(one.shard, one.id) for one in taken}
         of_subject: dict[Subject, list[Taken]] = {}
         for one in taken:
             if one.handed is not None:
                 of_subject.setdefault(one.handed.subject, []).append(one)
-        self._held |= held
-        self._in_hand.update(of_subject.keys())
-        try:
-            unreadable = len(taken) - sum(map(len, of_subject.values()))
-            self._metrics.entries.labels("unreadable").inc(unreadable)
-            outcomes = await self._encode(of_subject)
-            done = [one for subject in outcomes for one in of_subject[subject]]
-            await self._stream.finish(done)
-            self._count(of_subject, outcomes)
-            return bool(done or unreadable)
-        finally:
-            self._held -= held
-            self._in_hand.subtract(of_subject.keys())
-            self._in_hand = +self._in_hand
+        unreadable = len(taken) - sum(map(len, of_subject.values()))
+        self._metrics.entries.labels("unreadable").inc(unreadable)
+        outcomes = await self._encode(of_subject)
+        done = [one for subject in outcomes for one in of_subject[subject]]
+        await self._stream.finish(done)
+        self._count(of_subject, outcomes)
+        return bool(done or unreadable)
 
     async def _encode(self, of_subject: Mapping[Subject, Sequence[Taken]]) -> dict[Subject, str]:
         """Brings the stored states of subjects up to date; returns what was done for those where it worked."""
@@ -264,14 +288,6 @@ class StreamEncoder:
         self._failing = failure is not None
 
 
-async def watch_backlog(stream: EncodeStream, metrics: EncodeMetrics, shards: int, *, interval_s: float = 2.0) -> None:
-    """Shows how much waits in the stream, until cancelled. While Redis is unavailable the figures stay as they were."""
-    while True:
-        try:
-            counts = await stream.shard_counts()
-            backlog = await stream.backlog(range(max(counts | {shards})))
-            metrics.lag.set(backlog.entries)
-            metrics.lag_s.set(backlog.age_s)
-        except StoreUnavailable as error:
-            log.debug("backlog_unknown", reason=error.reason)
-        await asyncio.sleep(interval_s)
+def _is_of_one(error: Exception) -> bool:
+    """Whether a history may be the cause: it cannot be read as this service writes it, or something broke."""
+    return not isinstance(error, StoreUnavailable) or error.cause == "other"

@@ -98,7 +98,8 @@ class WriteBehind:
         if self._handover is not None:
             if any(event.in_history for event in events):
                 self._keeper.cache.drop(subject)  # it is read again, with the state that another process has stored
-                self._handover.add(subject, result.version)
+                if epoch == self.erasure_epoch:  # else it may be erased, and its next request encodes if it is not
+                    self._handover.add(subject, result.version)
             return
         cached = self._keeper.cache.get(subject, model)
         before = _EMPTY_RECORD if cached is None else cached.record
