@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 LOAD   := $(VENV)/.load-installed
 TOOLS  := .generators
+SPARK  := .spark
 
 # The runtime on this machine: cpu, or `make EXTRA=gpu …` on one with CUDA.
 EXTRA  ?= cpu
@@ -14,7 +15,7 @@ ONCE   ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test fleet clients check coverage format texts load bench reliability fuzz generators audit clean
+.PHONY: help install demo test fleet spark clients check coverage format texts load bench reliability fuzz generators audit clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +39,14 @@ test: $(STAMP)  ## Run the tests
 
 fleet: $(STAMP)  ## Tests of real clusters, proxies and replicas, a minute
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m fleet
+
+spark: $(STAMP) $(SPARK)/.installed  ## Tests of logs on Spark, which is installed apart (460 MB) and needs Java
+	PYTHONPATH=$(SPARK) $(BIN)/python -m pytest -q -m spark tests/unit/model/spark
+
+$(SPARK)/.installed: pyproject.toml
+	rm -rf $(SPARK)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(SPARK) 'pyspark>=4.0,<5' 'py4j>=0.10.9'
+	@touch $@
 
 clients: $(STAMP)  ## Build, check and test the clients for Python and TypeScript, against a real service; needs npm
 	cd deploy/clients/typescript && npm ci --no-audit --no-fund && npm run --silent check && npm pack --dry-run

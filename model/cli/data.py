@@ -13,6 +13,7 @@ from rich.console import Console
 
 from model.cli.data_count import count_command
 from model.cli.data_from_log import from_log_command
+from model.cli.data_in_parts import import_in_parts, streams_by_itself
 from model.cli.data_report import show, told_of
 from model.cli.steps import steps
 from model.data.columns import parse_columns, parse_items_columns, parse_type_map
@@ -109,6 +110,9 @@ def import_command(
         bool | None,
         typer.Option("--stream/--no-stream", help="Import in parts that fit into memory; by itself from 2 GiB on."),
     ] = None,
+    spark: Annotated[
+        str | None, typer.Option(metavar="MASTER", help="Import on Spark: local[4], spark://HOST:PORT, yarn, …")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check an event log and write it as a data set. Files may be compressed; sources are never changed."""
@@ -137,8 +141,8 @@ def import_command(
         return
     if misuse := request.misuse():
         raise typer.BadParameter(misuse)
-    if _streams(request, stream):
-        _import_streamed(request, out, as_json)
+    if spark is not None or streams_by_itself(request, stream):
+        import_in_parts(request, out, spark, as_json)
         return
 
     def read(step: Callable[[str], None]) -> Dataset:
@@ -147,28 +151,6 @@ def import_command(
         return import_dataset(request, step)
 
     _run(read, out, as_json)
-
-
-def _streams(request: ImportRequest, stream: bool | None) -> bool:
-    if stream is not None:
-        return stream
-    with _reported():
-        from model.data.streamed.engine import streams
-
-        return streams(request)
-
-
-def _import_streamed(request: ImportRequest, out: Path, as_json: bool) -> None:
-    errors = Console(stderr=True)
-    with _reported(), steps(errors, "starting") as say:
-        from model.data.streamed.importing import import_streamed
-
-        try:
-            told = import_streamed(request, out, say)
-        except KeyboardInterrupt:
-            errors.print("interrupted: the same command goes on from here", highlight=False)
-            raise
-    show(told, out, as_json)
 
 
 def _import_guessed(

@@ -28,6 +28,9 @@ def count_command(
         int, typer.Option(min=-1, help="The most users to validate on; -1: by rule, 0: all.")
     ] = -1,
     kind: Annotated[str, typer.Option(help="Similarity of the table of item-CF: cosine, tfidf or bm25.")] = _KINDS[0],
+    spark: Annotated[
+        str | None, typer.Option(metavar="MASTER", help="Count on Spark: local[4], spark://HOST:PORT, yarn, …")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Split a log and count what item-CF and transitions are made of, in parts that fit into memory."""
@@ -36,9 +39,15 @@ def count_command(
             raise typer.BadParameter(f"{value!r}: choose {' or '.join(known)}", param_hint=flag)
     errors = Console(stderr=True)
     with failures(), steps(errors, "starting") as say:
-        from model.signals.counted.counting import count_data_set
         from model.signals.counted.range_counts import SplitRule
 
         rule = SplitRule("time" if split == "time" else "leave_one_out", validation_users)
-        told = count_data_set(data, out, rule, cast("Kind", kind), say)
+        if spark is None:
+            from model.signals.counted.counting import count_data_set
+
+            told = count_data_set(data, out, rule, cast("Kind", kind), say)
+        else:
+            from model.spark.counting import count_on_spark
+
+            told = count_on_spark(data, out, spark, rule, cast("Kind", kind), say)
     typer.echo(json.dumps({**told, "path": str(out)}) if as_json else f"counts of {data} in {out}")

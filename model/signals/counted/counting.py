@@ -14,7 +14,7 @@ parts has the same files. The tables are made by the code that makes those of a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -137,9 +137,7 @@ class _Counted:
         self._reach += np.bincount(part.touched.indices, weights, len(self._events)).astype(np.int64)
 
     def items(self, ids: pl.DataFrame) -> pl.DataFrame:
-        return ids.select("item", "item_id").with_columns(
-            events=self._events, counted=self._counted, users=self._totals.users, weight=self._totals.weight
-        )
+        return item_rows(ids, self._events, self._counted, self._totals)
 
     def pair_blocks(self, most: int) -> list[slice]:
         return _blocks(self._reach, most)
@@ -148,21 +146,43 @@ class _Counted:
         return _blocks(self._counted * REACH, most)
 
     def pairs(self, part: slice) -> pl.DataFrame:
-        users, weight = (
-            _sum(shared(counts.touched, part, weighted=weighted) for counts in self._ranges())
-            for weighted in (False, True)
-        )
-        item = np.repeat(np.arange(part.start, part.stop), np.diff(users.indptr))
-        rows = pl.DataFrame({"item": item, "other": users.indices, "users": users.data, "weight": weight.data})
-        return rows.filter(pl.col("item") != pl.col("other")).cast(pl.Int64)
+        return pair_rows(_Ranges(self._files), part)
 
     def transitions(self, part: slice) -> pl.DataFrame:
-        counts = _sum(counts.transitions[part] for counts in self._ranges())
-        item = np.repeat(np.arange(part.start, part.stop), np.diff(counts.indptr))
-        return pl.DataFrame({"item": item, "next": counts.indices, "weight": counts.data}).cast(pl.Int64)
+        return transition_rows(_Ranges(self._files), part)
 
-    def _ranges(self) -> Iterator[RangeCounts]:
-        return (RangeCounts.load(path) for path in self._files)
+
+@dataclass(frozen=True)
+class _Ranges:
+    """The counts of ranges, which are read again each time they are gone through."""
+
+    files: list[Path]
+
+    def __iter__(self) -> Iterator[RangeCounts]:
+        return (RangeCounts.load(path) for path in self.files)
+
+
+def item_rows(ids: pl.DataFrame, events: IntArray, counted: IntArray, totals: ItemTotals) -> pl.DataFrame:
+    """Returns the rows of items.parquet."""
+    return ids.select("item", "item_id").with_columns(
+        events=events, counted=counted, users=totals.users, weight=totals.weight
+    )
+
+
+def pair_rows(counted: Iterable[RangeCounts], part: slice) -> pl.DataFrame:
+    """Returns the rows of pairs.parquet of a range of items, over some ranges of users."""
+    users = _sum(shared(counts.touched, part, weighted=False) for counts in counted)
+    weight = _sum(shared(counts.touched, part, weighted=True) for counts in counted)
+    item = np.repeat(np.arange(part.start, part.stop), np.diff(users.indptr))
+    rows = pl.DataFrame({"item": item, "other": users.indices, "users": users.data, "weight": weight.data})
+    return rows.filter(pl.col("item") != pl.col("other")).cast(pl.Int64)
+
+
+def transition_rows(counted: Iterable[RangeCounts], part: slice) -> pl.DataFrame:
+    """Returns the rows of transitions.parquet of a range of items, over some ranges of users."""
+    counts = _sum(counts.transitions[part] for counts in counted)
+    item = np.repeat(np.arange(part.start, part.stop), np.diff(counts.indptr))
+    return pl.DataFrame({"item": item, "next": counts.indices, "weight": counts.data}).cast(pl.Int64)
 
 
 def _sum(parts: Iterator[sparse.csr_array]) -> sparse.csr_array:

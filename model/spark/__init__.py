@@ -1,0 +1,1 @@
+"""Imports and counts logs on Spark, with the integers and the files of one machine."""
