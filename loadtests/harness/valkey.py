@@ -65,18 +65,18 @@ class TcpValkey:
         """Returns its URL through a proxy."""
         return f"redis://:{self.PASSWORD}@{self.place.host}:{port}/0"
 
-    def start(self) -> None:
-        """Starts the server and waits until it answers."""
-        self.begin()
+    def start(self, **options: str) -> None:
+        """Starts the server and waits until it answers; `options` are passed to it this once."""
+        self.begin(**options)
         self.wait()
 
-    def begin(self) -> None:
+    def begin(self, **options: str) -> None:
         """Starts the server, without waiting for it."""
         chosen = self._program or program()
         given = {
             "port": str(self.port), "bind": self.place.host, "save": "", "appendonly": "yes", "dir": str(self.folder),
             "requirepass": self.PASSWORD, **(certificates.options(self._tls, self.port) if self._tls else {}),
-            **self._options,
+            **self._options, **options,
         }  # fmt: skip
         command = [str(chosen.path), *(part for name, value in given.items() for part in (f"--{name}", value))]
         if self._disk_mib is not None:

@@ -14,7 +14,6 @@ from service.answers.kept_lists import KeptLists
 from service.catalogue.items import Items
 from service.common import output
 from service.common.deadline import Clock
-from service.common.metric_text import TextFormat
 from service.common.metrics import BREAKER_STATES, MODES, Metrics
 from service.common.process_state import ProcessState
 from service.common.settings import Settings
@@ -161,16 +160,15 @@ class Runtime:
             "not_draining": not self.process_state.draining,
         }
 
-    async def metrics_text(self, form: TextFormat) -> bytes:
+    async def metrics_text(self) -> bytes:
         """Returns the metrics as text: those of the process in the default space, otherwise those of the space."""
         if not self.several:
             self.mirror_states()
-            return self.metrics.render(form)
+            return self.metrics.render()
         shown = {self.name: self} if self.name != DEFAULT else self.spaces
         for runtime in shown.values():
             runtime.mirror_states()
-        by_space = {name: runtime.metrics for name, runtime in shown.items()}
-        return await space_metrics.rendered(self.metrics, by_space, form)
+        return await space_metrics.rendered(self.metrics, {name: runtime.metrics for name, runtime in shown.items()})
 
     def mirror_states(self) -> None:
         """Sets the gauges that mirror a state."""

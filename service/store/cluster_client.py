@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +102,7 @@ class ClusterClient:
         known = await self.nodes.map()
         if not commands and barrier is not None:
             sent = await asyncio.gather(
-                *(self._send(self.nodes.node(one), [barrier], until) for one in known.primaries)
+                *(self._send(self.nodes.node(one), [barrier], until, waits=True) for one in known.primaries)
             )
             return [], [reply for replies in sent for reply in replies]
         replies: list[Any] = [None] * len(commands)
@@ -135,7 +136,7 @@ class ClusterClient:
             parts.append(one.parts)
         if barrier is not None:
             parts.append(barrier)
-        got = await self._send(self.nodes.node(to), parts, until)
+        got = await self._send(self.nodes.node(to), parts, until, waits=barrier is not None)
         done = False
         for one, place in zip(group, places, strict=True):
             replies[one.place] = got[place]
@@ -176,20 +177,22 @@ class ClusterClient:
             raise ResponseError(f"CLUSTERDOWN slot {key_slot(key)} is not covered by the cluster")
         return owner
 
-    async def _send(self, node: Node, commands: Sequence[tuple[Part, ...]], until: float) -> list[Any]:
+    async def _send(
+        self, node: Node, commands: Sequence[tuple[Part, ...]], until: float, *, waits: bool = False
+    ) -> list[Any]:
         """Sends commands in one write; returns replies, among which are exceptions."""
-        try:
-            async with asyncio.timeout_at(until):
-                await node.turn.acquire()
-        except TimeoutError:
-            return [StoreUnavailable("no connection became free", cause="timeout")] * len(commands)
-        try:
-            return await exchange(node.pool, commands)
-        except UNREACHABLE as error:
-            self.nodes.doubt()
-            return [error] * len(commands)
-        finally:
-            node.turn.release()
+        async with AsyncExitStack() as turns:
+            try:
+                async with asyncio.timeout_at(until):
+                    for turn in (node.wait, node.turn) if waits else (node.turn,):
+                        await turns.enter_async_context(turn)
+            except TimeoutError:
+                return [StoreUnavailable("no connection became free", cause="timeout")] * len(commands)
+            try:
+                return await exchange(node.pool, commands)
+            except UNREACHABLE as error:
+                self.nodes.doubt()
+                return [error] * len(commands)
 
     def _note(self, reply: Any) -> None:
         if isinstance(reply, ResponseError):

@@ -23,6 +23,11 @@ UNREACHABLE = (RedisError, OSError, TimeoutError)
 Part = str | bytes | int
 
 
+def barriers(turns: int) -> int:
+    """Returns how many of so many turns writes may have that wait for their copies."""
+    return max(1, turns * 3 // 4)
+
+
 class Node:
     """Connections to one node."""
 
@@ -31,6 +36,7 @@ class Node:
         self.pool = ConnectionPool(host=host, port=port, max_connections=connections, **options)
         # The others are left to subscriptions and to questions about the map.
         self.turn = asyncio.Semaphore(max(1, connections - 4))
+        self.wait = asyncio.Semaphore(barriers(connections - 4))
 
 
 class ClusterNodes:

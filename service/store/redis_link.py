@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import hiredis
@@ -20,6 +21,7 @@ from redis.exceptions import NoScriptError
 from service.common.alarms import Alarms
 from service.common.errors import StoreUnavailable
 from service.store.cluster_client import ClusterClient, Command
+from service.store.cluster_nodes import barriers
 from service.store.lua_script import Script
 from service.store.redis_causes import Cause, cause_of
 from service.store.redis_client import Client, client_for
@@ -92,7 +94,10 @@ class RedisLink:
         self._alarms = Alarms()
         self._cluster = self._client if isinstance(self._client, ClusterClient) else None
         # Of a cluster, each node has so many turns.
-        self._turn = asyncio.Semaphore(max_commands * (1 if self._cluster is None else _NODES))
+        turns = max_commands * (1 if self._cluster is None else _NODES)
+        self._turn = asyncio.Semaphore(turns)
+        # A write that waits for its copies may wait long: some turns are left to reads and to everything else.
+        self._wait = asyncio.Semaphore(barriers(turns))
         self._in_flight: set[asyncio.Task[Any]] = set()
         self.denied: frozenset[str] = frozenset()
         """Commands that the server does not let this user run. A script that needs one is not sent at all."""
@@ -196,8 +201,10 @@ class RedisLink:
         cluster = self._cluster
         if cluster is not None:
             commands, until = [call.command() for call in calls], _from_now(timeout_s)
-            return await self._bounded("EVALSHA", lambda: cluster.run(commands, barrier, until=until), timeout_s)
-        return await self._bounded("EVALSHA", lambda: self._piped(calls, barrier), timeout_s)
+            return await self._bounded(
+                "EVALSHA", lambda: cluster.run(commands, barrier, until=until), timeout_s, waits=barrier is not None
+            )
+        return await self._bounded("EVALSHA", lambda: self._piped(calls, barrier), timeout_s, waits=barrier is not None)
 
     async def _piped(
         self, calls: Sequence[ScriptCall], barrier: tuple[str | int, ...] | None
@@ -233,23 +240,15 @@ class RedisLink:
         """Follows fail-overs that Sentinels announce, until cancelled."""
         await self._roles.follow()
 
-    async def _bounded(self, name: str, run: Callable[[], Awaitable[T]], timeout_s: float) -> T:
+    async def _bounded(self, name: str, run: Callable[[], Awaitable[T]], timeout_s: float, *, waits: bool = False) -> T:
         """Waits for `run` for at most `timeout_s`; after that, it goes on in the background."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
-        if self._turn.locked():
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await self._turn.acquire()
-            except TimeoutError:
-                raise StoreUnavailable(
-                    f"{name}: no connection became free within {timeout_s:.3f} s", cause="timeout"
-                ) from None
-        else:
-            await self._turn.acquire()  # does not wait
+        turns = (self._wait, self._turn) if waits else (self._turn,)
+        await _taken(name, turns, deadline, timeout_s)
         task = loop.create_task(self._to_the_end(run))
         self._in_flight.add(task)
-        task.add_done_callback(self._finished)
+        task.add_done_callback(partial(self._finished, turns))
         await _in_time(name, task, deadline)
         try:
             return task.result()
@@ -286,9 +285,10 @@ class RedisLink:
             # Nothing was sent, and the pool reconnects.
             return await run()
 
-    def _finished(self, task: asyncio.Task[Any]) -> None:
+    def _finished(self, turns: Sequence[asyncio.Semaphore], task: asyncio.Task[Any]) -> None:
         self._in_flight.discard(task)
-        self._turn.release()
+        for turn in turns:
+            turn.release()
         if not task.cancelled():
             task.exception()  # retrieved, so that a failure nobody waited for is not logged as lost
 
@@ -304,6 +304,26 @@ class RedisLink:
         pool = getattr(self._client, "connection_pool", None)
         for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
             await sentinel.aclose()
+
+
+async def _taken(name: str, turns: Sequence[asyncio.Semaphore], deadline: float, timeout_s: float) -> None:
+    """Takes a turn of each, or none; raises StoreUnavailable at the deadline."""
+    taken = []
+    try:
+        for turn in turns:
+            if turn.locked():
+                async with asyncio.timeout_at(deadline):
+                    await turn.acquire()
+            else:
+                await turn.acquire()  # does not wait
+            taken.append(turn)
+    except BaseException as error:
+        for turn in taken:
+            turn.release()
+        if not isinstance(error, TimeoutError):
+            raise
+        detail = f"{name}: no connection became free within {timeout_s:.3f} s"
+        raise StoreUnavailable(detail, cause="timeout") from None
 
 
 def _from_now(seconds: float) -> float:

@@ -7,7 +7,7 @@ needs no right to ACL commands, and it works on every server.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from service.store import lua_scripts
 from service.store.lua_script import Script
@@ -19,6 +19,10 @@ _PLAIN = (
 )  # fmt: skip
 # What a cluster's client says as well.
 _CLUSTER = ("asking", "cluster|slots")
+# What Redis 7.0 does not have: it refuses a line that names them.
+SINCE_7_2 = frozenset({"client|setinfo", "waitaof"})
+# The least rights of the user of the Sentinels, which has nothing to do with that of the data.
+SENTINEL_RIGHTS = "&* -@all +auth +client|setinfo +ping +subscribe +sentinel|masters +sentinel|get-master-addr-by-name"
 
 # Arguments of a trial, after the key: as many as the command needs. The key holds a text, so that every command for
 # another type is refused without an effect once the right to it has been checked.
@@ -98,7 +102,15 @@ return denied
     )
 
 
-def acl_line(user: str, password: str, prefix: str, scripts: Iterable[Script] = (), *, cluster: bool = False) -> str:
+def acl_line(
+    user: str,
+    password: str,
+    prefix: str,
+    scripts: Iterable[Script] = (),
+    *,
+    cluster: bool = False,
+    unknown: Collection[str] = (),
+) -> str:
     """Returns the command that creates a user with the least rights.
 
     Args:
@@ -107,10 +119,12 @@ def acl_line(user: str, password: str, prefix: str, scripts: Iterable[Script] = 
         prefix: Prefix of every key, as in `GPT4REC_REDIS_PREFIX`.
         scripts: Scripts that are run besides those of the store.
         cluster: Whether the server is a cluster.
+        unknown: Commands that the server does not have.
     """
     commands = {name.lower() for name in commands_of((*lua_scripts.ALL, *scripts))} | {"publish"} | set(_PLAIN)
     if cluster:
         commands |= set(_CLUSTER)
+    commands -= set(unknown)
     rights = " ".join(f"+{name}" for name in sorted(commands))
     return f"ACL SETUSER {user} on >{password} resetkeys ~{prefix}* resetchannels &{prefix}* -@all {rights}"
 

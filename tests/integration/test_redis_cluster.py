@@ -112,6 +112,26 @@ async def test_a_write_that_too_few_copies_have_is_refused_on_its_shard_alone(cl
 
 
 @asynchronous
+async def test_writes_that_wait_for_copies_leave_room_for_reads(cluster: RedisCluster) -> None:
+    async with opened(cluster, durability="replica", durability_timeout_ms=1500) as store:
+        who = Subject("user", "room")
+        await store.append(who, [click("x")])
+        primary = await asyncio.to_thread(cluster.primary_of, store._calls.keys(who, "events")[0])
+        replica = await asyncio.to_thread(cluster.replica_of, primary)
+        replica.freeze()
+        try:
+            writes = [asyncio.create_task(store.append(who, [click(f"x{n}", n)])) for n in range(40)]
+            await asyncio.sleep(0)
+            assert (await store.read(who, "m", 1.0)).events
+            assert not any(one.done() for one in writes)
+        finally:
+            replica.thaw()
+        await asyncio.wait(writes)
+        for one in writes:
+            one.exception()
+
+
+@asynchronous
 async def test_a_write_whose_primary_became_a_replica_is_not_acknowledged(cluster: RedisCluster) -> None:
     """It waits for more copies than there are, and its node is demoted meanwhile."""
     settings = StoreSettings(

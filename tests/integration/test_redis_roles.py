@@ -17,7 +17,7 @@ from service.store.records import NewEvent, Subject
 from service.store.store import Store
 from service.store.store_settings import StoreSettings
 from tests.support.aio import asynchronous, eventually
-from tests.support.valkey import say, server
+from tests.support.valkey import Valkey, say, server
 
 USER = Subject("user", "u")
 T = 1_700_000_000_000
@@ -132,3 +132,27 @@ async def test_a_planned_fail_over_loses_no_acknowledged_event(tmp_path: Path) -
             await eventually(writer.often, within_s=20.0)
             assert "read_only" in writer.causes
             assert not await writer.lost()
+
+
+@asynchronous
+async def test_writes_that_wait_for_copies_leave_room_for_everything_else(shared_valkey: Valkey) -> None:
+    """There is no replica, so each waits to the end."""
+    store = Store(
+        StoreSettings(
+            url=shared_valkey.url,
+            prefix="room:",
+            write_timeout_ms=3000,
+            durability="replica",
+            durability_timeout_ms=500,
+        )
+    )
+    try:
+        event = NewEvent("i", "click", T)
+        writes = [asyncio.create_task(store.append(Subject("user", str(n)), [event])) for n in range(40)]
+        await asyncio.sleep(0)
+        await store.ping()
+        assert not any(one.done() for one in writes)
+    finally:
+        await asyncio.wait(writes)
+        await store.close()
+    assert all(isinstance(one.exception(), StoreUnavailable) for one in writes)

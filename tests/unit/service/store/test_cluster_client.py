@@ -34,7 +34,14 @@ class Client(ClusterClient):
     def _doubted(self) -> None:
         self.doubts += 1
 
-    async def _send(self, node: Node, commands: Sequence[tuple[Part, ...]], until: float) -> list[Any]:  # noqa: ARG002
+    async def _send(
+        self,
+        node: Node,
+        commands: Sequence[tuple[Part, ...]],
+        until: float,  # noqa: ARG002
+        *,
+        waits: bool = False,  # noqa: ARG002
+    ) -> list[Any]:
         host = self._of[node][0]
         self.sent.append((host, tuple(commands)))
         return self._replies[host].pop(0)
