@@ -33,7 +33,7 @@ NAME = "fleet_failover"
 COMMAND = "python -m loadtests.fleet.failover --artifact ARTIFACT"
 # Everything inside ends with it.
 _ALONE = (*PRIVATE_NETWORK, "--pid", "--fork", "--kill-child", "--mount-proc")
-_ROW_S = 150.0
+_ROW_S = 300.0
 
 
 def main(

@@ -11,7 +11,7 @@ from loadtests.fleet.failover import tried_alone
 from loadtests.fleet.failover_rows import NAMES
 from loadtests.harness import places, redis_programs
 
-pytestmark = [pytest.mark.fleet, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.fleet, pytest.mark.timeout(300)]
 
 
 def kept(name: str, artifact: Path) -> dict[str, Any]:
