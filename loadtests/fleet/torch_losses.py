@@ -14,7 +14,7 @@ from model.training.config import TrainConfig
 from model.training.parallel.processes import joined
 from model.training.parallel.sharded_trainer import ShardedTrainer
 from model.training.parallel.trainer import ParallelTrainer
-from model.training.trainer import Tick
+from model.training.reports import Tick
 from service.cli.outermost import run_command
 
 

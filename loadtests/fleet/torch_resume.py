@@ -7,7 +7,6 @@ or with another number of processes up to the order of sums. In two cases torchr
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import tempfile
@@ -101,8 +100,11 @@ def difference(one: Path, other: Path) -> float:
     return max((first[key].double() - second[key].double()).abs().max().item() for key in first)
 
 
-def killed(case: Case, data: Path, run: Path, settings: Sequence[str], log: Path) -> str:
-    """Trains, kills one process after two epochs, and waits for the end; returns the last lines of the log.
+def killed(case: Case, data: Path, run: Path, settings: Sequence[str], log: Path) -> tuple[int, str]:
+    """Trains, kills one process after two epochs, and waits for the end.
+
+    Returns:
+        The epochs that had finished when it was killed, and the last lines of the log.
 
     Raises:
         LaunchError: The processes did not get there, or did not end.
@@ -110,20 +112,21 @@ def killed(case: Case, data: Path, run: Path, settings: Sequence[str], log: Path
     options = () if case.again else ("--max-restarts=1",)
     with torchrun(2, arguments(data, run, settings), log, options=options) as launched:
         until("two epochs", lambda: finished(run) >= 2, launched)
-        with contextlib.suppress(KeyError):
-            os.kill(launched.ranks()[case.rank], signal.SIGKILL)
+        ranks, at = launched.ranks(), finished(run)
+        if case.rank not in ranks:
+            raise LaunchError(f"{case.name}: it ended before it could be killed; train for longer")
+        os.kill(ranks[case.rank], signal.SIGKILL)
         status = launched.wait()
         if bool(status) != bool(case.again):
             raise LaunchError(f"{case.name}: torchrun ended with {status}:\n{launched.tail()}")
-        return launched.tail(200)
+        return at, launched.tail(200)
 
 
 def tried(case: Case, data: Path, undisturbed: Path, work: Path, settings: Sequence[str]) -> dict[str, Any]:
     """Returns what came of a case."""
     run, log = work / "run", work / "log"
     work.mkdir()
-    said = killed(case, data, run, settings, log)
-    at = finished(run)
+    at, said = killed(case, data, run, settings, log)
     if case.again:
         with torchrun(case.again, arguments(data, run, (), "--resume"), log) as launched:
             if launched.wait():

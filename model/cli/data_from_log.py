@@ -87,7 +87,7 @@ def data_of_log(
     from model.data.dataset import Dataset
     from model.errors import ConfigError
     from model.online.training_data import extended, is_log
-    from model.training.run_folder import CHECKPOINT, Run
+    from model.training.run_folder import Run, has_checkpoint
 
     if not is_log(place):
         if old is not None and init is None:
@@ -95,7 +95,7 @@ def data_of_log(
         return None
     data = run / LOG
     # The data of a run that is there already are left alone, also where the training is about to be refused.
-    if data.exists() and (resume or (run / CHECKPOINT).exists()):
+    if data.exists() and (resume or has_checkpoint(run)):
         return data
     if init is not None and old is None:
         old = Run.open(init).data_path()

@@ -105,7 +105,7 @@ def train_command(
         fit(trainer, console, limit)
         if closing is None:
             return
-        if not trainer.config.shard_items:  # an increment makes it again from the data
+        if not trainer.config.shard_items:
             with steps(console, "noting what increments need to know"):
                 memory_of(trainer, dataset, place).save(out)
         evaluation = closing.of(trainer, console)

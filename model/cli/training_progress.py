@@ -15,8 +15,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 from model.cli.steps import LINE_S
 
 if TYPE_CHECKING:
+    from model.training.reports import Tick
     from model.training.time_limit import TimeLimit
-    from model.training.trainer import Tick, Trainer
+    from model.training.trainer import Trainer
 
 Clock = Callable[[], float]
 

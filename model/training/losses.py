@@ -26,6 +26,7 @@ Softmax = Callable[[Tensor, Tensor], Tensor]
 
 FULL_SOFTMAX_ITEMS = 5000
 SAMPLED_NEGATIVES = 512
+MULTINOMIAL_ITEMS = 1 << 24  # the most that torch draws from
 
 
 def choose_negatives(configured: int, n_items: int) -> int:
@@ -100,7 +101,11 @@ def proposal(item: IntArray, candidates: npt.NDArray[np.bool_]) -> Tensor:
 
 def draw_negatives(log_q: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
     """Draws n items from exp(log_q) [N], with replacement."""
-    return torch.multinomial(log_q.exp(), n, replacement=True, generator=generator)
+    if len(log_q) <= MULTINOMIAL_ITEMS:
+        return torch.multinomial(log_q.exp(), n, replacement=True, generator=generator)
+    below = log_q.double().exp().cumsum(dim=0)
+    drawn = torch.rand(n, dtype=torch.float64, device=log_q.device, generator=generator) * below[-1]
+    return torch.searchsorted(below, drawn, right=True).clamp(max=len(log_q) - 1)
 
 
 def sampled_softmax(

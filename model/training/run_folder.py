@@ -110,6 +110,23 @@ def split_of(config: TrainConfig, log: Sequences) -> Split:
     return leave_one_out(log, choose_validation_users(log.n_users) if n < 0 else n or None)
 
 
+def split_with_validation(config: TrainConfig, dataset: Dataset) -> Split:
+    """Returns the split that a configuration names.
+
+    Raises:
+        RunError: Nobody is held out for validation.
+    """
+    split = split_of(config, sequences(dataset))
+    if not len(split.valid):
+        raise RunError(
+            "no user is held out for validation",
+            where=f"split {config.split} of {dataset.name}",
+            fix="import a longer log: leave_one_out needs users with three events or more, time needs users with "
+            "events after the boundary",
+        )
+    return split
+
+
 def saved_config(folder: Path) -> TrainConfig:
     """Reads the configuration of a run.
 

@@ -1,7 +1,7 @@
 """Tensors in several files with an index: each process writes its rows, and any number of processes reads them.
 
     NAME.index.json                              format, metadata, and in which files the rows of each tensor are
-    NAME-<step>-<number>-of-<n>.safetensors      what one process has written
+    NAME-<step>-<number>-of-<n>*.safetensors     what one process has written
 
 The index is renamed into place when all files are written, and names them; files of an earlier step are removed
 afterwards. A reader therefore finds all of a step or all of the one before, whenever a process is killed.
@@ -49,7 +49,7 @@ def index_of(folder: Path, name: str) -> Path:
 def write_shard(
     folder: Path, name: str, step: int, part: tuple[int, int], tensors: Mapping[str, Tensor | Rows]
 ) -> dict[str, list[Any]]:
-    """Writes the file of one process.
+    """Writes the files of one process: one for each tensor of which it has rows, as writing copies what a file holds.
 
     Args:
         folder: Where to.
@@ -61,16 +61,25 @@ def write_shard(
     Returns:
         The entries of the index: tensor → [file, first row, row after the last, rows of the whole tensor].
     """
-    file = f"{name}-{step:08d}-{part[0]:05d}-of-{part[1]:05d}.safetensors"
-    values, entries = {}, {}
+    stem = f"{name}-{step:08d}-{part[0]:05d}-of-{part[1]:05d}"
+    small, entries = {}, {}
     for key, given in tensors.items():
-        rows = given if isinstance(given, Rows) else Rows(given, 0, len(given) if given.ndim else 1)
-        values[key] = rows.values.detach().cpu().contiguous()
-        n = len(rows.values) if rows.values.ndim else 1
-        entries[key] = [file, rows.low, rows.low + n, rows.n]
-    with replacing(folder / file) as aside:
-        save_file(values, aside)
+        if isinstance(given, Rows):
+            file = f"{stem}-{key}.safetensors"
+            entries[key] = [file, given.low, given.low + len(given.values), given.n]
+            _write(folder / file, {key: given.values})
+        else:
+            n = len(given) if given.ndim else 1
+            entries[key] = [f"{stem}.safetensors", 0, n, n]
+            small[key] = given
+    if small:
+        _write(folder / f"{stem}.safetensors", small)
     return entries
+
+
+def _write(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    with replacing(file) as aside:
+        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, aside)
 
 
 def write_index(folder: Path, name: str, shards: Sequence[Mapping[str, list[Any]]], meta: Mapping[str, Any]) -> None:

@@ -18,9 +18,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.data.dataset import Dataset, sequences
+from model.data.dataset import Dataset
 from model.data.query_histories import with_searches
 from model.data.split import Split
 from model.errors import RunError
@@ -48,7 +46,8 @@ from model.training.optimiser import build_optimiser, learning_rate, update_aver
 from model.training.positions import Moment, Setup
 from model.training.pretrained import resolve_pretrained
 from model.training.repeats import Repeats, resolve_repeats
-from model.training.run_folder import split_of, write_run_json
+from model.training.reports import Report, Tick
+from model.training.run_folder import split_with_validation, write_run_json
 from model.training.time_limit import TimeLimit
 from model.training.validation import validation_ndcg
 from service.common.atomic_files import naming
@@ -58,28 +57,6 @@ if TYPE_CHECKING:
 
 # Most users whose validation question is evaluated after an epoch.
 MAX_QUESTIONS = 5000
-
-
-@dataclass(frozen=True)
-class Tick:
-    """A report during an epoch.
-
-    Attributes:
-        epoch: Number of the epoch, from 0.
-        done: Batches done in it.
-        total: Batches of the epoch.
-        loss: Mean loss of the batches done.
-        progress: Progress of the run.
-    """
-
-    epoch: int
-    done: int
-    total: int
-    loss: float
-    progress: Progress
-
-
-Report = Callable[[Tick], None]
 
 
 class Trainer:
@@ -117,7 +94,7 @@ class Trainer:
         """
         self.folder = folder
         self.device = self._device()
-        self.split: Split = _split(config, dataset)
+        self.split: Split = split_with_validation(config, dataset)
         self.config, self.repeats = self._settled(config)
         claim_folder(folder, self.config, dataset, resume=resume)
         self.learned = changed_log(self.split.train, self.config)
@@ -329,18 +306,6 @@ class Trainer:
             progress.best_ndcg, progress.best_epoch = ndcg, progress.epoch
         progress.epoch += 1
         self._save(is_best=is_best)
-
-
-def _split(config: TrainConfig, dataset: Dataset) -> Split:
-    split = split_of(config, sequences(dataset))
-    if not len(split.valid):
-        raise RunError(
-            "no user is held out for validation",
-            where=f"split {config.split} of {dataset.name}",
-            fix="import a longer log: leave_one_out needs users with three events or more, time needs users with "
-            "events after the boundary",
-        )
-    return split
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

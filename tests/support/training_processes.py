@@ -5,48 +5,90 @@ A command of its own, because a process that has started threads (of polars, of 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-import torch.utils.tensorboard  # before the processes are forked, so that each need not import it
 
 from model.network.gpt4rec import GPT4Rec
 from model.network.item_rows import ItemParts
 from model.training.config import TrainConfig
 from model.training.optimiser import is_in_parts, own_parts
 from model.training.parallel.loss import ParallelLoss
-from model.training.parallel.processes import joined
+from model.training.parallel.processes import Processes, joined
 from model.training.parallel.sharded_loss import ShardedLoss
 from model.training.parallel.sharded_trainer import ShardedTrainer
 from model.training.parallel.trainer import ParallelTrainer
+from model.training.reports import Tick
+from model.training.time_limit import TimeLimit
 from tests.support.data_builders import tiny_dataset
 
 DEADLINE_S = 120.0
 
 
+class _NoBoard:
+    """Instead of TensorBoard, whose import takes longer than the steps."""
+
+    def _board(self) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext(SimpleNamespace(add_scalar=lambda *_what: None))
+
+
+class Whole(_NoBoard, ParallelTrainer):
+    pass
+
+
+class Parts(_NoBoard, ShardedTrainer):
+    pass
+
+
 def train(folder: Path, settings: dict[str, Any]) -> None:
     """Trains as one of the processes that the environment names, or alone: with the item table whole, and in parts.
 
-    Writes `losses.json` and `parts.json` into the folder, and how far the loss of the parts is from that of the whole.
+    Writes `found.json` into the folder: the epochs of both, how far the loss of parts is from that of the whole, and
+    with more than two processes the steps at which they stop.
     """
-    dataset = tiny_dataset(users=16)
+    dataset = tiny_dataset(users=12)
     with joined() as processes:
-        trainer = ParallelTrainer(processes, dataset, Path("data"), folder / "run", TrainConfig(**settings))
+        trainer = Whole(processes, dataset, Path("data"), folder / "run", TrainConfig(**settings))
         whole = trainer.fit().history
         config = TrainConfig(**settings, negatives=8, shard_items=True)
-        sharded = ShardedTrainer(processes, dataset, Path("data"), folder / "parts", config)
+        sharded = Parts(processes, dataset, Path("data"), folder / "parts", config)
         loss, gradient = differences(sharded)
         parts = sharded.fit().history
+        short = TrainConfig(**settings | {"batch_tokens": 24})
+        ways = ("told", "late") if processes.world > 2 else ()
+        ends = [stopped_after(processes, folder / way, short, way) for way in ways]
     if processes.is_first:
-        found = {"whole": whole, "parts": parts, "loss": loss, "gradient": gradient}
+        found = {"whole": whole, "parts": parts, "loss": loss, "gradient": gradient, "ends": ends}
         (folder / "found.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+def stopped_after(processes: Processes, folder: Path, config: TrainConfig, how: str) -> list[int]:
+    """Returns the step after which each process stops: the last one is told to, or the time of the first one ends.
+
+    By the clocks of the others time ends earlier.
+    """
+    last, steps = processes.rank == processes.world - 1, [0]
+
+    def note(_tick: Tick) -> None:
+        steps[0] += 1
+        if how == "told" and last and steps[0] == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    limit = TimeLimit(1.0, clock=lambda: 0.0 if processes.is_first and steps[0] < 5 else 61.0 if steps[0] > 1 else 0.0)
+    trainer = Whole(processes, tiny_dataset(users=12), Path("data"), folder, config)
+    with contextlib.suppress(KeyboardInterrupt):
+        trainer.fit(limit=limit if how == "late" else None, report=note)
+    return processes.gathered(steps[0])
 
 
 def differences(trainer: ShardedTrainer) -> tuple[float, float]:

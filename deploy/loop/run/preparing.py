@@ -79,7 +79,7 @@ async def train(world: World, cycle: Cycle) -> dict[str, Any]:
     folder = world.journal.folder(cycle) / "run"
     if not (folder / "metrics.json").exists():
         failed = cycle.attempts > 0 and cycle.brought("train", "resumed")
-        resume = (folder / "checkpoint.safetensors").exists() and not failed
+        resume = any((folder / f"checkpoint.{end}").exists() for end in ("safetensors", "index.json")) and not failed
         if not resume:
             shutil.rmtree(folder, ignore_errors=True)  # it holds no checkpoint, or one that could not be resumed
         cycle.steps["train"]["resumed"] = resume

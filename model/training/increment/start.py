@@ -55,6 +55,12 @@ def start_from(folder: Path, new: Path, old: Path | None, out: Path) -> Start:
         DataError: A data set cannot be read.
     """
     run = Run.open(folder)
+    if run.config.shard_items:
+        raise RunError(
+            "the run has its item table in parts, and an increment needs it whole",
+            where=str(folder),
+            fix="train a run without shard_items to go on from",
+        )
     memory = Memory.load(folder) or _made_again(run, old)
     if len(memory.item_ids) != run.network.n_items:
         raise RunError(

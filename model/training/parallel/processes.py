@@ -123,18 +123,40 @@ def joined() -> Iterator[Processes]:
     Raises:
         RunError: There are more processes on this machine than cards.
     """
-    launched = started_by_torchrun()
     device = device_of()
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    alone: dict[str, Any] = (
-        {} if launched else {"store": dist.HashStore(), "rank": 0, "world_size": 1}  # type: ignore[attr-defined]
-    )
     with lost_process():
-        dist.init_process_group(backend, timeout=STEP_WAIT, **alone)
+        dist.init_process_group(backend, timeout=STEP_WAIT, **_meeting_point())
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), device)
     finally:
         dist.destroy_process_group()
+
+
+def _meeting_point() -> dict[str, Any]:
+    """Returns where the processes meet, as arguments of `init_process_group`.
+
+    The store of torchrun outlives a process that dies, and so do the addresses in it, which those that are started
+    again must not read (https://github.com/pytorch/pytorch/issues/135712). A prefix for each start keeps them apart.
+
+    Raises:
+        RunError: There are several nodes, which do not count their starts alike.
+    """
+    given = os.environ
+    if not started_by_torchrun():
+        return {"store": dist.HashStore(), "rank": 0, "world_size": 1}  # type: ignore[attr-defined]
+    if given.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or int(given.get("TORCHELASTIC_MAX_RESTARTS", "0")) == 0:
+        return {}
+    if int(given.get("GROUP_WORLD_SIZE", "1")) > 1:
+        raise RunError(
+            "torchrun cannot start the processes of several nodes again while they share its store",
+            where="--max-restarts",
+            fix="set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun on every node",
+        )
+    place = (given["MASTER_ADDR"], int(given["MASTER_PORT"]))
+    store = dist.TCPStore(*place, is_master=False, timeout=STEP_WAIT)  # type: ignore[attr-defined]
+    own = dist.PrefixStore(f"start-{given['TORCHELASTIC_RESTART_COUNT']}", store)  # type: ignore[attr-defined]
+    return {"store": own, "rank": int(given["RANK"]), "world_size": int(given["WORLD_SIZE"])}
 
 
 @contextmanager

@@ -34,8 +34,7 @@ class ShardedTrainer(ParallelTrainer):
         item = ItemParts(c.n_items, c.d_model, self.device, self.config.seed)
         model = build_network(self.config, parts, self.learned, item)
         if self.config.item_init == "collaborative":
-            first = self.processes.is_first
-            item.start_from(first_item_vectors(self.config, parts, self.learned) if first else None)
+            item.start_from(self.processes.first_does(lambda: first_item_vectors(self.config, parts, self.learned)))
         self._start_alike(model)
         return model
 

@@ -106,7 +106,9 @@ class ParallelTrainer(Trainer):
             KeyboardInterrupt: A process was told to end; all of them stop after the same step.
             RunError: See `Trainer.fit`; or another process has ended.
         """
+        limit = how.get("limit")
         self._agreed_share = 0.0
+        self._agreed_end = self.processes.of_first(limit is not None and limit.epochs_left_s <= 0)
         with self._interrupts.watching(), lost_process():
             return super().fit(**how)
 

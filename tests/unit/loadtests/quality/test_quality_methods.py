@@ -18,7 +18,8 @@ from loadtests.quality.method_criteria import BY_NAME, DEFAULTS, METHODS, Method
 from loadtests.quality.methods import chosen, compared, settings_of
 from loadtests.quality.path_ranker import path_scores
 from model.training.method_settings import METHOD_DEFAULTS
-from model.training.trainer import Report, Tick, Trainer
+from model.training.reports import Report, Tick
+from model.training.trainer import Trainer
 from tests.support.data_builders import tiny_dataset
 from tests.support.networks import random_network
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import dense_logits
+from model.training import losses
 from model.training.losses import (
     LossWeights,
     Sample,
@@ -125,6 +126,14 @@ def test_sampling_does_not_overrate_what_is_drawn_often() -> None:
         if step >= 100:
             tail.append(F.softmax(table[:5, 0].detach(), dim=0))
     assert torch.stack(tail).mean(0).tolist() == pytest.approx(true.tolist(), abs=0.03)
+
+
+def test_negatives_of_more_items_than_torch_draws_from_are_drawn_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    log_q = torch.tensor([0.5, 0.0, 0.2, 0.3, 0.0]).log()
+    monkeypatch.setattr(losses, "MULTINOMIAL_ITEMS", 4)
+    drawn = draw_negatives(log_q, 40_000, torch.Generator().manual_seed(0))
+    share = torch.bincount(drawn, minlength=5) / len(drawn)
+    assert share.tolist() == pytest.approx(log_q.exp().tolist(), abs=0.01)
 
 
 def test_a_joint_loss_with_negatives_takes_the_sampled_softmax(model: GPT4Rec, queries: Tensor) -> None:

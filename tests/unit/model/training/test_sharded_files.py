@@ -53,7 +53,7 @@ def test_a_step_whose_index_was_not_written_is_not_seen_and_the_next_one_removes
     assert torch.equal(Shards.open(tmp_path, "best").rows("table"), TABLE + 1)
     write(tmp_path, 3, PARTS[3])
     assert torch.equal(Shards.open(tmp_path, "best").rows("table"), TABLE + 3)
-    assert len(list(tmp_path.glob("*.safetensors"))) == 3
+    assert len(list(tmp_path.glob("*.safetensors"))) == 4
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     shards = Shards.open(tmp_path, "best")
     with pytest.raises(RunError, match="other cannot be read"):
         shards.rows("other")
-    (tmp_path / "best-00000000-00001-of-00002.safetensors").write_bytes(b"half")
+    (tmp_path / "best-00000000-00001-of-00002-table.safetensors").write_bytes(b"half")
     assert torch.equal(shards.rows("table", 0, 4), TABLE[:4])
     with pytest.raises(RunError, match="table cannot be read"):
         shards.whole()

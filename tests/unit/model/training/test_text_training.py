@@ -17,8 +17,9 @@ from model.errors import ConfigError
 from model.texts import sentence_vectors
 from model.texts.sentence_vectors import TextError
 from model.training.config import TrainConfig
+from model.training.reports import Tick
 from model.training.run_folder import BEST, CHECKPOINT, load_tensors
-from model.training.trainer import Tick, Trainer
+from model.training.trainer import Trainer
 from tests.support.data_builders import tiny_dataset
 
 SETTINGS: dict[str, Any] = {

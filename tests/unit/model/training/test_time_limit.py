@@ -13,8 +13,9 @@ from model.cli.closing_evaluation import prepare
 from model.data.dataset import Dataset
 from model.evaluation.baselines import Baselines
 from model.training.config import TrainConfig
+from model.training.reports import Tick
 from model.training.time_limit import FEWEST_USERS, TimeLimit
-from model.training.trainer import Tick, Trainer
+from model.training.trainer import Trainer
 from tests.support.clock import FakeClock
 from tests.support.data_builders import tiny_dataset
 

@@ -23,8 +23,9 @@ from model.evaluation.rankers import network_ranker
 from model.training.checkpoint import Progress
 from model.training.conditions import Conditions, fit_context, item_controls
 from model.training.config import TrainConfig
+from model.training.reports import Tick
 from model.training.run_folder import BEST, CHECKPOINT, Run, load_tensors
-from model.training.trainer import Tick, Trainer
+from model.training.trainer import Trainer
 from model.training.validation import validation_ndcg
 from service.artifact.features import GAP_UNKNOWN, ContextVocabulary, quantised_gap_ms
 from tests.support.data_builders import tiny_dataset

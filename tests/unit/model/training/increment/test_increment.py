@@ -20,8 +20,8 @@ from model.training.increment.memory import MEMORY, Memory
 from model.training.increment.settings import IncrementSettings, increment_config
 from model.training.increment.start import start_from
 from model.training.increment.trainer import IncrementTrainer
+from model.training.reports import Tick
 from model.training.run_folder import BEST, CHECKPOINT, Run, load_tensors, save_tensors
-from model.training.trainer import Tick
 from model.training.validation import validation_gains
 from tests.support.data_builders import tiny_dataset
 from tests.support.increments import NEW_ITEMS, Grown

@@ -21,9 +21,10 @@ from model.training.parallel.loss import ParallelLoss
 from model.training.parallel.processes import Processes, joined
 from model.training.parallel.sharded_trainer import ShardedTrainer
 from model.training.positions import Moment
+from model.training.reports import Tick
 from model.training.run_folder import CHECKPOINT, Run, load_tensors
 from model.training.sharded_files import Shards
-from model.training.trainer import Tick, Trainer
+from model.training.trainer import Trainer
 from tests.support.data_builders import tiny_dataset
 from tests.support.training_processes import DEADLINE_S, train
 
@@ -101,10 +102,11 @@ def test_the_loss_of_a_part_is_that_of_a_training_without_draws(trainer: Trainer
 @pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.fleet)])
 def test_real_processes_reach_the_weights_of_one(tmp_path: Path, world: int) -> None:
     several, alone = tmp_path / "several", tmp_path / "alone"
-    command = [sys.executable, "-m", "tests.support.training_processes", str(several), json.dumps(QUICK), str(world)]
+    settings = QUICK | {"batch_tokens": 60, "max_epochs": 1 if world == 2 else 3}
+    command = [sys.executable, "-m", "tests.support.training_processes", str(several), json.dumps(settings), str(world)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=DEADLINE_S)
     assert done.returncode == 0, done.stderr
-    train(alone, QUICK)
+    train(alone, settings)
     one, found = (json.loads((folder / "found.json").read_text()) for folder in (alone, several))
     for kind in ("whole", "parts"):
         for name in ("loss", "valid_ndcg@10"):
@@ -114,6 +116,8 @@ def test_real_processes_reach_the_weights_of_one(tmp_path: Path, world: int) -> 
     for differences in (one, found):
         assert differences["loss"] < 1e-5
         assert differences["gradient"] < 1e-5
+    # The last process is told to end after its third step, and time is up in the sixth of the first process.
+    assert found["ends"] == ([] if world == 2 else [[3] * world, [6] * world])
     same(load_tensors(alone / "run" / CHECKPOINT)[0], load_tensors(several / "run" / CHECKPOINT)[0])
     same(*(Shards.open(folder / "parts", "checkpoint").whole() for folder in (alone, several)))
 
