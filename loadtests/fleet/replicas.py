@@ -22,6 +22,8 @@ SETTINGS = {
     "GPT4REC_DEADLINE_MS": "2000",
     "GPT4REC_REDIS_READ_TIMEOUT_MS": "1000",
     "GPT4REC_REDIS_WRITE_TIMEOUT_MS": "2000",
+    # No event of a round leaves its history, since it is looked for there.
+    "GPT4REC_HISTORY_CAP": "2000",
     "GPT4REC_TRUSTED_PROXIES": "127.0.0.1",
     "GPT4REC_OPS_TOKENS": "rolling:rolling-token",
     "OMP_NUM_THREADS": "1",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import AsyncExitStack
 from typing import Any
 
 from service.schemas.responses import EraseAnswer, EventsAnswer, MergeAnswer, SimilarAnswer, UserAnswer
@@ -185,3 +187,28 @@ async def test_similar_items_are_the_neighbours() -> None:
     assert [item["item_id"] for item in answer.json()["items"]] == ["4"]
     assert unknown.status_code == 404
     assert (too_many.status_code, too_many.json()["errors"][0]["loc"]) == (422, ["query", "k"])
+
+
+@asynchronous
+async def test_the_same_call_to_two_replicas_at_once_stores_each_event_once_and_both_succeed(
+    shared_valkey: Valkey,
+) -> None:
+    async with AsyncExitStack() as stack:
+        url, more = shared_valkey.url, {"prefix": "hedged:", "operator": True}
+        one, two = [await stack.enter_async_context(serving(redis_url=url, **more)) for _ in range(2)]  # type: ignore[arg-type]
+        for user in range(10):
+            batch = [
+                event(user_id=f"h{user}", item_id="1", event_id="e1"),
+                event(user_id=f"h{user}", item_id="2"),  # known by what it says
+                event(user_id=f"h{user}", item_id=None, type="search", query="lamp", event_id="e3"),
+                event(user_id=f"h{user}", item_id="3", type="impression"),
+            ]
+            answers = await asyncio.gather(*(post(replica, *batch) for replica in (one, two, one)))
+            assert [answer.status_code for answer in answers] == [200, 200, 200]
+            assert sum(answer.json()["accepted"] for answer in answers) == len(batch)
+            assert sum(answer.json()["duplicates"] for answer in answers) == 2 * len(batch)
+            shown = (await two.client.get(f"/users/h{user}")).json()
+            assert [stored["item_id"] for stored in shown["history"]] == ["1", "2"]
+            assert await one.runtime.space.store._link.command(
+                "XLEN", f"hedged:{{u:h{user}}}:signals", timeout_s=5.0
+            ) == 2  # fmt: skip

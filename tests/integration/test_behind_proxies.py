@@ -10,24 +10,18 @@ from pathlib import Path
 import httpx
 import pytest
 
-from loadtests.fleet.proxies import NAMES, Proxy, ProxyName, installed, proxy
+from loadtests.fleet.proxies import NAMES, Proxy, installed, proxy
 from loadtests.fleet.replicas import Release, Replica, replicas
 from loadtests.fleet.rolling_rounds import Fleet, roll
+from loadtests.harness.served_process import free_port
 from loadtests.harness.valkey import TcpValkey
 from service.artifact.artifact import Artifact
 
 pytestmark = pytest.mark.fleet
 
 OPERATOR = {"Authorization": "Bearer rolling-token"}
-BEHIND = 3
-
-
-@pytest.fixture(params=NAMES)
-def name(request: pytest.FixtureRequest) -> ProxyName:
-    found: ProxyName = request.param
-    if not installed(found):
-        pytest.skip(f"needs {found}")
-    return found
+# Nothing listens at the third address of the configurations: a replica that is down costs nothing either.
+RUNNING = 2
 
 
 @pytest.fixture
@@ -52,7 +46,7 @@ def check_headers_and_paths(before: Proxy) -> None:
         named = shop.get("/version", headers={"X-Request-Id": "mine-1"})
         assert named.headers["x-request-id"] == "mine-1"
         document = shop.get("/openapi.json", headers=long_ago).json()
-        assert "evil" not in str(document["servers"])
+        assert "evil" not in str(document.get("servers"))
         below = shop.get("/shop/rec/v1/openapi.json").json()
         assert below["servers"][0]["url"].startswith("/shop/rec")
         # An encoded slash is part of an id, below the path as well.
@@ -64,20 +58,27 @@ def check_headers_and_paths(before: Proxy) -> None:
     assert status.status_code == 200
 
 
+@pytest.mark.timeout(400)  # a machine that does other work as well
 def test_shops_and_operators_get_through_and_a_rolling_change_costs_nothing(
-    name: ProxyName, folder: Path, valkey_url: str, two_versions: tuple[Path, Path]
+    folder: Path, valkey_url: str, two_versions: tuple[Path, Path]
 ) -> None:
+    names = [name for name in NAMES if installed(name)]
+    if not names:
+        pytest.skip(f"needs {' or '.join(NAMES)}")
     old, new = (Release(which, path) for which, path in zip(("old", "new"), two_versions, strict=True))
     items = list(Artifact.open(old.artifact).catalogue.item_ids)
     with ExitStack() as stack:
-        running = stack.enter_context(replicas(folder, BEHIND, valkey_url, old))
-        before = stack.enter_context(proxy(name, folder, [replica.port for replica in running]))
-        check_headers_and_paths(before)
-        done = roll(Fleet(before, running[:1], valkey_url, items, rate=20.0), "releases", 0, new)
-    assert (done.kinds, done.lost, done.killed) == ({}, 0, 0), log_of(running[0])
-    assert done.lists
-    assert done.events
-    assert len(done.models) == 2  # both models answered meanwhile
+        running = stack.enter_context(replicas(folder, RUNNING, valkey_url, old))
+        ports = [*(replica.port for replica in running), free_port()]
+        for number, name in enumerate(names):
+            with proxy(name, folder, ports) as before:
+                check_headers_and_paths(before)
+                fleet = Fleet(before, running[:1], valkey_url, items, rate=20.0)
+                done = roll(fleet, "releases", number, (new, old)[number])
+            assert (done.kinds, done.lost, done.killed) == ({}, 0, 0), log_of(running[0])
+            assert done.lists
+            assert done.events
+            assert len(done.models) == 2  # both models answered meanwhile
 
 
 def log_of(replica: Replica) -> str:
