@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -83,3 +85,41 @@ def test_shops_and_operators_get_through_and_a_rolling_change_costs_nothing(
 
 def log_of(replica: Replica) -> str:
     return replica.log.read_text(encoding="utf-8")[-2000:]
+
+
+def test_replicas_that_pass_no_check_are_asked_all_the_same(folder: Path) -> None:
+    if not installed("haproxy"):
+        pytest.skip("needs haproxy")
+    answers = {"/readyz": 503, "/version": 200}
+    with answering(answers) as port, proxy("haproxy", folder, [port, free_port(), free_port()]) as before:
+        until = time.monotonic() + 60.0
+        while before.sends_to(0):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        assert httpx.get(f"{before.url}/version", timeout=30.0).status_code == 200
+
+
+@contextmanager
+def answering(statuses: dict[str, int]) -> Iterator[int]:
+    """A server that answers each path with a status; its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.send_response(statuses[self.path])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()

@@ -86,7 +86,7 @@ async def told(service: Service) -> dict[str, Any]:
     }
 
 
-def dump(client: redis.Redis, prefix: str) -> dict[str, Any]:
+def dump(client: Any, prefix: str) -> dict[str, Any]:
     """Every key below the prefix, without it: its type and its content, as text in base64."""
     found = {}
     for key in sorted(client.scan_iter(match=f"{prefix}*")):
@@ -95,7 +95,7 @@ def dump(client: redis.Redis, prefix: str) -> dict[str, Any]:
     return found
 
 
-def restore(client: redis.Redis, prefix: str, keys: Mapping[str, Any]) -> None:
+def restore(client: Any, prefix: str, keys: Mapping[str, Any]) -> None:
     """Writes the keys of a fixture below another prefix."""
     for name, (kind, content) in keys.items():
         _WRITE[kind](client, prefix + name, content)
