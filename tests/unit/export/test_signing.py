@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from export.cli import app as export_app
 from export.publish import publish, staging
 from export.sign_cli import app
 from export.signing import SigningKey, new_key, signer
@@ -73,3 +74,16 @@ def test_the_command_makes_keys_signs_and_says_who_signed(random_artifact: Path,
     assert (verified.exit_code, verified.stdout) == (0, "shop\n")
     assert run(app, ["artifact", str(artifact), "--key", str(keys)]).exit_code == 1
     assert run(app, ["key", "shop", "--out", private]).exit_code == 1
+
+
+def test_an_export_is_signed_and_a_key_that_cannot_be_read_ends_it_at_once(tiny_log: Path, tmp_path: Path) -> None:
+    line = new_key("shop", tmp_path / "key.pem")
+    (tmp_path / "keys").write_text(line)
+    out = tmp_path / "artifacts"
+    asked = ["--baseline", "popularity", "--data", str(tiny_log), "--out", str(out), "--sign"]
+    refused = CliRunner().invoke(export_app, [*asked, str(tmp_path / "none.pem")])
+    assert (refused.exit_code, out.exists()) == (1, False)
+    assert "no private key that can be read" in refused.stderr
+    done = CliRunner().invoke(export_app, [*asked, str(tmp_path / "key.pem")])
+    assert done.exit_code == 0, done.output
+    assert Artifact.open(out, trusted=TrustedKeys.read(tmp_path / "keys")).baseline is not None
