@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +18,7 @@ from pathlib import Path
 import httpx
 
 from loadtests.harness.checkout import Checkout
-from loadtests.harness.served_process import NotReadyError, free_port
+from loadtests.harness.served_process import NotReadyError
 
 # A machine that does other work as well must look neither like an overloaded service nor like a Redis that is away.
 SETTINGS = {
@@ -30,6 +33,7 @@ SETTINGS = {
 }
 # Longer than the proxies need to see that /readyz fails.
 SHUTDOWN_DELAY_S = 2.0
+_KEPT = (20_000, 32_000)
 _READY_S = 120.0
 _STOP_S = 60.0
 
@@ -142,6 +146,20 @@ def wait_for(what: Callable[[], bool], name: str, within_s: float = _READY_S) ->
         time.sleep(0.05)
 
 
+def kept_ports(number: int) -> list[int]:
+    """Returns free ports that the system gives to nobody while a replica is between two starts.
+
+    Those that it gives to outgoing connections lie above 32767 by default.
+    """
+    found: list[int] = []
+    while len(found) < number:
+        port = random.randrange(*_KEPT)  # noqa: S311 - no secret
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            found += [port] if port not in found else []
+    return found
+
+
 @contextmanager
 def replicas(folder: Path, number: int, redis_url: str, release: Release) -> Iterator[Sequence[Replica]]:
     """Runs replicas of a release until the body ends; whatever runs in their places then is stopped.
@@ -155,8 +173,8 @@ def replicas(folder: Path, number: int, redis_url: str, release: Release) -> Ite
     Raises:
         NotReadyError: One of them does not become ready.
     """
-    first = free_port(number)
-    found = [Replica(first + n, folder / f"replica-{n + 1}", redis_url) for n in range(number)]
+    ports = kept_ports(number)
+    found = [Replica(port, folder / f"replica-{n + 1}", redis_url) for n, port in enumerate(ports)]
     try:
         for replica in found:
             replica.start(release)
