@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,16 +15,15 @@ from model.data.dataset import Dataset
 from model.data.split import Split
 from model.errors import RunError
 from model.evaluation.baselines import Baselines, fit_baselines
-from model.evaluation.evaluate import Part, Ranker, evaluate, item_cf_ranker, popularity_ranker
+from model.evaluation.evaluate import Part, evaluate, questions_of
 from model.evaluation.metrics import item_content
 from model.evaluation.rankers import network_ranker
 from model.evaluation.report import Evaluation
+from model.evaluation.sharded import Opened, Source, lists_by, systems_of
 from model.training.run_folder import Run
 from model.training.time_limit import EVALUATION_SHARE, TUNING_SHARE, VALIDATION_SHARE, TimeLimit
 from model.training.trainer import MAX_QUESTIONS, Trainer
 from model.training.validation import validation_ndcg
-from service.artifact.item_cf import ItemCF
-from service.artifact.popularity import Popularity
 
 # Users from whose time that of all is estimated, after a few that are not timed.
 _TIMED, _UNTIMED = 64, 4
@@ -33,54 +32,38 @@ _HEADROOM = 1.25
 
 
 def side_by_side(
-    dataset: Dataset,
-    split: Split,
-    ranker: Ranker,
-    item_cf: ItemCF,
-    popularity: Popularity,
-    part: Part,
-    console: Console,
-    *,
-    name: str = "gpt4rec",
-    more: Mapping[str, Ranker] | None = None,
-    exclude_history: bool = True,
+    opened: Opened, part: Part, console: Console, *, source: Source | None = None, processes: int = 1
 ) -> Evaluation:
-    """Evaluates a ranker beside item-CF and popularity, and prints the tables.
+    """Evaluates systems beside each other, and prints the tables.
 
     Args:
-        dataset: The data set.
-        split: Its split.
-        ranker: What is evaluated.
-        item_cf: Item-CF.
-        popularity: Popularity.
+        opened: What is evaluated.
         part: The hold-out part.
         console: Where the tables are printed.
-        name: Name of the ranker. One that is itself item-CF or popularity stands for it.
-        more: Further rankers by name.
-        exclude_history: Whether items of the history are left out of the lists.
+        source: What is evaluated, as other processes open it; only for several processes.
+        processes: How many processes make the lists.
 
     Raises:
         RunError: Nobody is held out.
     """
-    if not len(split.test if part == "test" else split.valid):
+    dataset, split, systems = opened.dataset, opened.split, opened.systems
+    if not len(questions_of(split, part)):
         raise RunError(
             f"no user is held out in the {part} part, so there is nothing to evaluate", fix="import a longer log"
         )
-    own = _systems(ranker, item_cf, popularity, name)
-    systems = own | {other: further for other, further in (more or {}).items() if other not in own}
     content = item_content(dataset.items, split.sequences.item_ids, dataset.category_kind)
     with counts(console, systems) as advance:
-        result = evaluate(systems, split, part, content=content, exclude_history=exclude_history, progress=advance)
+        lists = None
+        if source is not None and processes > 1:
+            lists = lists_by(source, opened, part, processes, advance)
+        result = evaluate(
+            systems, split, part, content=content, exclude_history=opened.exclude_history, progress=advance, lists=lists
+        )
     console.print(result.table())
     console.print(result.comparison_table())
     for sentence in result.sentences():
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     return result
-
-
-def _systems(ranker: Ranker, item_cf: ItemCF, popularity: Popularity, name: str = "gpt4rec") -> dict[str, Ranker]:
-    others = {"item_cf": item_cf_ranker(item_cf, popularity), "popular": popularity_ranker(popularity)}
-    return {name: ranker} | {other: scorer for other, scorer in others.items() if other != name}
 
 
 @dataclass(frozen=True)
@@ -101,10 +84,8 @@ class ClosingEvaluation:
         """Evaluates the best weights of the run."""
         ranker = network_ranker(Run.open(trainer.folder).model(), trainer.vocabulary)
         item_cf, popularity = self.baselines.item_cf, self.baselines.popularity
-        return side_by_side(
-            self.dataset, self.split, ranker, item_cf, popularity, "test", console,
-            exclude_history=not trainer.config.repeats,
-        )  # fmt: skip
+        systems = systems_of(ranker, item_cf, popularity)
+        return side_by_side(Opened(self.dataset, self.split, systems, not trainer.config.repeats), "test", console)
 
 
 def prepare(
@@ -157,7 +138,7 @@ def _bounded_test(
 ) -> tuple[Split, float]:
     """The split with as many test users as there is time for, and the seconds that their evaluation takes."""
     split, users = trainer.split, len(trainer.split.test)
-    systems = _systems(network_ranker(trainer.average, trainer.vocabulary), baselines.item_cf, baselines.popularity)
+    systems = systems_of(network_ranker(trainer.average, trainer.vocabulary), baselines.item_cf, baselines.popularity)
     content = item_content(dataset.items, split.sequences.item_ids, dataset.category_kind)
 
     def ask(n: int, **how: Any) -> None:

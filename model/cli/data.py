@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from model.cli.data_count import count_command
+from model.cli.data_count import count_command, users_command
 from model.cli.data_from_log import from_log_command
 from model.cli.data_in_parts import import_in_parts, streams_by_itself
 from model.cli.data_report import show, told_of
@@ -36,6 +36,7 @@ app = typer.Typer(
 
 app.command("from-log")(from_log_command)
 app.command("count")(count_command)
+app.command("users")(users_command)
 
 Out = Annotated[Path, typer.Option("--out", metavar="DATA", help="Folder of the data set to write.")]
 

@@ -20,6 +20,24 @@ _SPLITS = ("leave_one_out", "time")
 _KINDS = ("cosine", "tfidf", "bm25")
 
 
+def users_command(
+    data: Annotated[Path, typer.Option(metavar="DATA", help="Data set folder, written by `gpt4rec data`.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="File for `gpt4rec ingest encode --users`.")],
+) -> None:
+    """Write the users of a data set, one JSON object a line, without reading them into memory."""
+    with failures():
+        import polars as pl
+
+        from model.data.dataset_folder import read_meta
+        from service.common.atomic_files import replacing
+
+        read_meta(data)
+        users = pl.scan_parquet(data / "users.parquet").select("user_id")
+        with replacing(out.absolute()) as aside:
+            users.sink_ndjson(aside)
+    typer.echo(f"users of {data} in {out}")
+
+
 def count_command(
     data: Annotated[Path, typer.Option(metavar="DATA", help="Data set folder, written by `gpt4rec data`.")],
     out: Annotated[Path, typer.Option("--out", metavar="COUNTS", help="Folder of the counts to write.")],

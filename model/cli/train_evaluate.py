@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -124,6 +123,9 @@ def evaluate_command(
     signals: Annotated[
         bool, typer.Option("--signals", help="Also list by each signal of the artefact alone (with --artifact).")
     ] = False,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Processes that make the lists; the figures are those of one.")
+    ] = 1,
     as_json: AsJson = False,
     json_file: JsonFile = None,
 ) -> None:
@@ -140,10 +142,12 @@ def evaluate_command(
     console = Console(stderr=True)
     with failures():
         if artifact is not None:
-            evaluation = evaluate_artifact(artifact, data, split, strategy, console, signals=signals)
+            evaluation = evaluate_artifact(
+                artifact, data, split, strategy, console, signals=signals, processes=processes
+            )
         else:
             assert run is not None  # noqa: S101 - one of the two, checked above
-            evaluation = evaluate_run(run, data, split, console)
+            evaluation = evaluate_run(run, data, split, console, processes)
         write_report(evaluation.to_json(), as_json, json_file)
 
 
@@ -156,7 +160,7 @@ def _headline(trainer: Trainer) -> str:
     )
 
 
-def evaluate_run(folder: Path, data: Path, part: Any, console: Console) -> Any:
+def evaluate_run(folder: Path, data: Path, part: Any, console: Console, processes: int = 1) -> Any:
     """Evaluates the network of a run in torch, ranking the whole catalogue by its dense score.
 
     Args:
@@ -164,6 +168,7 @@ def evaluate_run(folder: Path, data: Path, part: Any, console: Console) -> Any:
         data: The data set that the run was trained on.
         part: "test" or "valid".
         console: Where progress and tables are printed.
+        processes: How many processes make the lists.
 
     Raises:
         RunError: The run cannot be read, or the data set is not the one it was trained on.
@@ -171,24 +176,26 @@ def evaluate_run(folder: Path, data: Path, part: Any, console: Console) -> Any:
     """
     from model.cli.closing_evaluation import side_by_side
     from model.evaluation.baselines import fit_baselines
-    from model.evaluation.rankers import network_ranker
+    from model.evaluation.sharded import RunSource
     from model.training.run_folder import Run
 
     run = Run.open(folder)
-    dataset = run.dataset(data)
-    split = run.split(dataset)
-    model = run.model()
-    ranker = network_ranker(model, run.vocabulary(split.train.item_ids))
-    exclude_history = not run.config.repeats
+    split = run.split(run.dataset(data))
     with steps(console, "tuning item-CF on validation"):
-        baselines = fit_baselines(split, exclude_history=exclude_history)
-    return side_by_side(
-        dataset, split, ranker, baselines.item_cf, baselines.popularity, part, console, exclude_history=exclude_history
-    )
+        baselines = fit_baselines(split, exclude_history=not run.config.repeats)
+    source = RunSource(folder, data, baselines.item_cf, baselines.popularity)
+    return side_by_side(source.open(), part, console, source=source, processes=processes)
 
 
 def evaluate_artifact(
-    folder: Path, data: Path, part: Any, strategy: Any, console: Console, *, signals: bool = False
+    folder: Path,
+    data: Path,
+    part: Any,
+    strategy: Any,
+    console: Console,
+    *,
+    signals: bool = False,
+    processes: int = 1,
 ) -> Any:
     """Evaluates the exported graphs with constrained decoding, and the fallback scorers of the artefact.
 
@@ -199,6 +206,7 @@ def evaluate_artifact(
         strategy: "beam", "greedy", "top_p" or "temperature".
         console: Where progress and tables are printed.
         signals: Whether each signal of the artefact is evaluated as well.
+        processes: How many processes make the lists.
 
     Raises:
         RunError: The data set has another catalogue than the artefact.
@@ -206,36 +214,7 @@ def evaluate_artifact(
         ArtifactFileError: The artefact cannot be read.
     """
     from model.cli.closing_evaluation import side_by_side
-    from model.data.dataset import Dataset, sequences
-    from model.errors import RunError
-    from model.evaluation.rankers import engine_ranker
-    from model.evaluation.signal_rankers import signal_rankers
-    from model.training.config import TrainConfig
-    from model.training.run_folder import split_of
-    from service.engine.decoding import Decoding
-    from service.engine.factory import open_engine
+    from model.evaluation.sharded import ArtifactSource
 
-    engine = open_engine(folder)
-    dataset = Dataset.load(data)
-    log = sequences(dataset)
-    if list(log.item_ids) != list(engine.artifact.catalogue.item_ids):
-        raise RunError(
-            "the data set has another catalogue than the artefact",
-            where=f"{data} and {folder}",
-            fix="evaluate on the data set that the model was trained on",
-        )
-    split = split_of(TrainConfig().updated(engine.artifact.manifest["training"]), log)
-    ranker = engine_ranker(engine, Decoding(strategy))
-    artifact = engine.artifact
-    return side_by_side(
-        dataset, split, ranker, artifact.item_cf, artifact.popularity, part, console,
-        name=_system_name(artifact.baseline), more=signal_rankers(artifact, each=signals),
-        exclude_history=not artifact.repeats,
-    )  # fmt: skip
-
-
-def _system_name(baseline: Mapping[str, Any] | None) -> str:
-    """What an artefact is called in the tables: the scorer that it serves, under the name that its row has there."""
-    if baseline is None:
-        return "gpt4rec"
-    return {"popularity": "popular"}.get(baseline["name"], str(baseline["name"]))
+    source = ArtifactSource(folder, data, strategy, signals)
+    return side_by_side(source.open(), part, console, source=source, processes=processes)

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from model.data.dataset import Sequences as Log
 from model.data.query_histories import history_events
-from model.data.split import Split
+from model.data.split import Holdout, Split
 from model.evaluation import metrics
 from model.evaluation.bootstrap import CONFIDENCE, SAMPLES, paired_bootstrap
 from model.evaluation.question_facts import question_facts
@@ -29,6 +29,8 @@ from service.artifact.repeat_purchase import Repeat
 Part = Literal["test", "valid"]
 
 DEPTH = max(metrics.KS)
+# Users ranked at once.
+BATCH = 512
 COMPARED: tuple[str, ...] = ("recall@10", "ndcg@10", "mrr@10")
 
 
@@ -139,7 +141,8 @@ def evaluate(
     *,
     content: sparse.csr_array | None = None,
     exclude_history: bool = True,
-    batch: int = 512,
+    batch: int = BATCH,
+    lists: Mapping[str, IntArray] | None = None,
     samples: int = SAMPLES,
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
@@ -155,6 +158,7 @@ def evaluate(
         content: [items, features] of `metrics.item_content`, for the diversity; None leaves diversity out.
         exclude_history: Whether items of a user's history are left out of the lists.
         batch: Users ranked at once.
+        lists: The lists of each system, where they were made already (`model.evaluation.sharded`).
         samples: Resamplings of the bootstrap.
         seed: Seed of the bootstrap.
         progress: Called with (system, users done, users in all) after each batch.
@@ -162,21 +166,22 @@ def evaluate(
     Raises:
         ValueError: A system returned a list that breaks the protocol, or the part holds no user.
     """
-    questions = split.test if part == "test" else split.valid
+    questions = questions_of(split, part)
     log = split.sequences
     if not len(questions):
         raise ValueError(f"the {part} part holds no user to evaluate")
     information = metrics.self_information(split.train.item, log.n_items)
     results: dict[str, SystemResult] = {}
     for name, ranker in systems.items():
-        lists = np.full((len(questions), DEPTH), -1, np.int64)
-        for start in range(0, len(questions), batch):
-            rows = slice(start, min(start + batch, len(questions)))
-            histories = Histories(questions.users[rows], questions.history_end[rows], log, exclude_history)
-            lists[rows] = _checked(name, ranker(histories), histories)
-            if progress is not None:
-                progress(name, rows.stop, len(questions))
-        results[name] = _measure(lists, questions.target, information, content, log.n_items)
+        made = None if lists is None else lists[name]
+        if made is None:
+            made = np.full((len(questions), DEPTH), -1, np.int64)
+            for start in range(0, len(questions), batch):
+                rows = slice(start, min(start + batch, len(questions)))
+                made[rows] = ranked_batch(name, ranker, split, part, rows, exclude_history=exclude_history)
+                if progress is not None:
+                    progress(name, rows.stop, len(questions))
+        results[name] = _measure(made, questions.target, information, content, log.n_items)
     return Evaluation(
         split=part,
         users=len(questions),
@@ -186,6 +191,25 @@ def evaluate(
         history_kept=not exclude_history,
         facts=question_facts(split, questions),
     )
+
+
+def questions_of(split: Split, part: Part) -> Holdout:
+    """Returns the questions of a hold-out part."""
+    return split.test if part == "test" else split.valid
+
+
+def ranked_batch(
+    name: str, ranker: Ranker, split: Split, part: Part, rows: slice, *, exclude_history: bool
+) -> IntArray:
+    """Returns the lists of some questions of a part [rows, DEPTH].
+
+    Raises:
+        ValueError: A list breaks the protocol.
+    """
+    questions = questions_of(split, part)
+    users, ends = questions.users[rows], questions.history_end[rows]
+    histories = Histories(users, ends, split.sequences, exclude_history)
+    return _checked(name, ranker(histories), histories)
 
 
 def _protocol(split: Split, exclude_history: bool) -> str:

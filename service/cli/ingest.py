@@ -8,7 +8,10 @@ from typing import Annotated
 
 import typer
 
+from service.cli.ingest_encode import encode_command
+
 app = typer.Typer(add_completion=False, no_args_is_help=True)
+app.command("encode")(encode_command)
 
 
 @app.callback()
