@@ -1,6 +1,6 @@
 """Whether Spark and one machine make the same of a log, row for row.
 
-    python -m loadtests.fleet.spark_equal --log FILE
+    python -m loadtests.fleet.spark_equal --log FILE --random 20000
 
 Writes FILE, the log of a data set, as CSV, and makes a random log with ties, repeated rows, missing ids and times
 beside it. Each is imported, split and counted on one machine and on Spark in local mode; rows that only one of them
@@ -38,7 +38,7 @@ def main() -> None:
     """Compares the logs, and records the row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--log", type=Path, help="events.parquet of a data set")
-    parser.add_argument("--random", type=int, default=50_000, help="rows of the random log")
+    parser.add_argument("--random", type=int, default=20_000, help="rows of the random log")
     parser.add_argument("--master", default="local[2]")
     parser.add_argument("--split", choices=_SPLITS, nargs="+", default=_SPLITS)
     parser.add_argument("--dry", action="store_true", help="record nothing")
@@ -54,7 +54,7 @@ def main() -> None:
             different += sum(found.values())
     print(f"{different} rows differ")  # noqa: T201 - the report of the command
     if not asked.dry:
-        command = "python -m loadtests.fleet.spark_equal --log FILE"
+        command = f"python -m loadtests.fleet.spark_equal --log FILE --random {asked.random}"
         results.record(results.FLEET, fleet_criteria.row(fleet_criteria.SPARK_DIFFERENT, different, command))
 
 
