@@ -31,8 +31,8 @@ _FILE, _OF_USER = 5_000_000, 20
 _START_MS, _STEP_MS = 1_600_000_000_000, 40
 _PART = 3
 _GIB = 1 << 30
-# Of each user: where the first event stands and how many there are, and both once more in order.
-_BYTES_OF_USER = 32
+# Of each user: where the first event stands and how many there are, and these in order while blocks are cut.
+_BYTES_OF_USER = 72
 
 
 def main() -> None:

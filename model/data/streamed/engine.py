@@ -79,11 +79,11 @@ def streams(request: ImportRequest) -> bool:
     return sum(_plain_bytes(file) for file in find_files(request.sources, request.format)) >= STREAM_FROM
 
 
-def plan_of(request: ImportRequest, now_ms: int, sizes: Sizes) -> Plan:
-    """Cuts a log into parts.
+def require_streamable(request: ImportRequest) -> None:
+    """Checks that a source can be cut into pieces.
 
     Raises:
-        DataError: The log cannot be read, or cannot be streamed.
+        DataError: It is the standard input, or of another format.
     """
     if request.format not in TABLES or STDIN in request.sources:
         raise DataError(
@@ -91,6 +91,15 @@ def plan_of(request: ImportRequest, now_ms: int, sizes: Sizes) -> Plan:
             where=request.source,
             fix=f"give files of {', '.join(TABLES)}, or {IN_MEMORY}",
         )
+
+
+def plan_of(request: ImportRequest, now_ms: int, sizes: Sizes) -> Plan:
+    """Cuts a log into parts.
+
+    Raises:
+        DataError: The log cannot be read, or cannot be streamed.
+    """
+    require_streamable(request)
     files = find_files(request.sources, request.format)
     pieces = cut(files, request.format, request.text, sizes.piece_bytes, sizes.piece_rows)
     columns = _columns(pieces, request)

@@ -21,11 +21,12 @@ import polars as pl
 
 from model.data.checks import Findings
 from model.data.dataset_folder import check_replaceable
+from model.data.errors import DataError
 from model.data.formats import ImportRequest
 from model.data.sources import find_files
 from model.data.streamed.by_user import FIRST, Users, block_ends, merged, ordered, partition_of
 from model.data.streamed.conversion import Facts, converted
-from model.data.streamed.engine import Plan, Sizes, plan_of
+from model.data.streamed.engine import Plan, Sizes, plan_of, require_streamable
 from model.data.streamed.finishing import Block, refuse_nothing, write_data_set
 from model.data.streamed.pieces import PieceReader
 from model.data.streamed.tallies import Tallies
@@ -58,13 +59,24 @@ def import_streamed(
         DataError: A file is missing, damaged or cannot be used, or parts of the log read a column in different ways.
     """
     sizes, out = sizes or Sizes(), out.absolute()
+    require_streamable(request)
     check_replaceable(out)
     files = [(str(file.path), *_stamp(file.path)) for file in find_files(request.sources, request.format)]
     work = WorkFolder(out.with_name(f".{out.name}.streamed"), repr((request, files, sizes, pl.__version__)))
     began = work.done("began") or {"now_ms": now_ms if now_ms is not None else time.time_ns() // 1_000_000}
     work.finish("began", began)
+    try:
+        return _import(request, began["now_ms"], out, work, sizes, step)
+    except DataError:  # the same log would be refused again
+        work.remove()
+        raise
+
+
+def _import(
+    request: ImportRequest, now_ms: int, out: Path, work: WorkFolder, sizes: Sizes, step: Callable[[str], None]
+) -> dict[str, Any]:
     step("cutting the log into pieces")
-    plan = plan_of(request, began["now_ms"], sizes)
+    plan = plan_of(request, now_ms, sizes)
     facts = _convert(plan, work, step)
     users = _order(plan, work, facts, step)
     blocks, tallies = _merge(plan, work, users, sizes, step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from model.cli.data import app
 from model.data.dataset import Dataset
 from model.data.errors import DataError
 from model.data.formats import Format, ImportRequest, TextOptions
@@ -18,6 +21,7 @@ from model.data.importing import import_dataset
 from model.data.streamed import engine
 from model.data.streamed.engine import Sizes
 from model.data.streamed.importing import import_streamed
+from service.history.encode_all import users_of
 from tests.support.random_logs import FORMATS, random_logs, write_log
 
 NOW_MS = 1_700_000_000_000
@@ -140,6 +144,25 @@ def test_what_only_all_rows_can_tell_is_refused(lines: list[str], said: str, tmp
     with pytest.raises(DataError, match=said) as refused:
         import_streamed(ImportRequest(str(tmp_path / "log.csv"), Format.CSV), tmp_path / "data", sizes=SMALL)
     assert "--no-stream" in str(refused.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
+
+
+def test_other_formats_and_the_standard_input_are_refused(tmp_path: Path) -> None:
+    for source, form in (("-", Format.CSV), (str(tmp_path), Format.MOVIELENS)):
+        with pytest.raises(DataError, match="cannot be streamed"):
+            import_streamed(ImportRequest(source, form), tmp_path / "data")
+
+
+def test_the_commands_import_count_and_list_the_users(log: ImportRequest, tmp_path: Path) -> None:
+    runner, data, users = CliRunner(), tmp_path / "data", tmp_path / "users"
+    asked = ["import", *log.sources, "--format", "csv", "--out", str(data), "--json"]
+    told = [json.loads(runner.invoke(app, [*asked, flag]).stdout) for flag in ("--no-stream", "--stream")]
+    assert told[0]["fingerprint"] == told[1]["fingerprint"]
+    counted = runner.invoke(app, ["count", "--data", str(data), "--out", str(tmp_path / "counts"), "--json"])
+    assert json.loads(counted.stdout)["fingerprint"] == told[0]["fingerprint"]
+    assert runner.invoke(app, ["count", "--data", str(data), "--out", str(tmp_path), "--kind", "x"]).exit_code == 2
+    assert runner.invoke(app, ["users", "--data", str(data), "--out", str(users)]).exit_code == 0
+    assert [user for user, _ in users_of(users)] == Dataset.load(data).users["user_id"].to_list()
 
 
 def test_a_log_streams_by_itself_from_a_size_on(log: ImportRequest, monkeypatch: pytest.MonkeyPatch) -> None:
