@@ -38,6 +38,9 @@ def encode_command(
 
     logs.configure()
     settings = load(redis_url=redis)
+    if settings.redis_url.get_secret_value() == "embedded":
+        complain("--redis: name the Redis of the service; an embedded one is another process's own")
+        raise typer.Exit(1)
     console, said = Console(stderr=True), [time.monotonic()]
 
     def say(done: int) -> None:

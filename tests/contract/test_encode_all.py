@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from redis import Redis
+from typer.testing import CliRunner
 
+from service.cli.ingest import app as ingest
 from service.history import encode_all
 from service.history.encode_all import UsersFileError, hand_over_all, users_of, wait_until_encoded
 from service.history.pseudonyms import Pseudonyms
@@ -49,6 +52,18 @@ async def test_all_users_of_a_file_are_encoded_by_several_processes(
         assert runs(one) + runs(other) == 40
         assert await hand_over_all(encoding, ids, file, kept, shards=8, cap=100, say=told.append) == 41
         assert told[-1] == 41
+
+
+def test_the_command_hands_over_and_says_how_many(shared_valkey: Valkey, tmp_path: Path) -> None:
+    (tmp_path / "users").write_text("ann\nbob\n")
+    asked = ["encode", "--users", str(tmp_path / "users"), "--no-wait", "--redis"]
+    done = CliRunner().invoke(ingest, [*asked, shared_valkey.url], env={"GPT4REC_REDIS_PREFIX": "all-2:"})
+    assert done.stdout == "2 users handed over\n", done.output
+    assert json.loads((tmp_path / "users.encoded").read_text())["users"] == 2
+    with Redis.from_url(shared_valkey.url) as redis:
+        assert sum(redis.xlen(f"all-2:encode:{shard}") for shard in range(8)) == 2
+    refused = CliRunner().invoke(ingest, [*asked, "embedded"])
+    assert refused.exit_code == 1
 
 
 def test_a_file_of_users_has_ids_or_objects(tmp_path: Path) -> None:
