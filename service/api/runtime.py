@@ -118,6 +118,7 @@ class Runtime:
         owners: Which space a key belongs to.
         several: Whether the deployment has a file of spaces.
         in_flight: Counts the requests of the space that are in progress.
+        unspaced: Counts the requests that mean no space; they have an empty label.
         wall_clock: The wall clock, in epoch seconds.
     """
 
@@ -132,6 +133,7 @@ class Runtime:
     owners: KeyOwners
     several: bool
     in_flight: InFlight
+    unspaced: Metrics
     wall_clock: Clock = field(default=time.time)
 
     @property
@@ -168,7 +170,10 @@ class Runtime:
         shown = {self.name: self} if self.name != DEFAULT else self.spaces
         for runtime in shown.values():
             runtime.mirror_states()
-        return await space_metrics.rendered(self.metrics, {name: runtime.metrics for name, runtime in shown.items()})
+        counted = {name: runtime.metrics for name, runtime in shown.items()}
+        if self.name == DEFAULT:
+            counted[""] = self.unspaced
+        return await space_metrics.rendered(self.metrics, counted)
 
     def mirror_states(self) -> None:
         """Sets the gauges that mirror a state."""

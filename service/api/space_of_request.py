@@ -56,7 +56,10 @@ class SpaceOfRequest:
         except ServiceError as error:
             scope.setdefault(REFUSED, error)
             # The caller's own space counts the refusal, not the one that it may not use.
-            call.space = parts.owners.owner(secret) or DEFAULT
+            owner = parts.owners.owner(secret)
+            if owner is None:
+                return parts.unspaced
+            call.space = owner
         else:
             if by_path is not None:
                 call.prefix += f"{BELOW}{by_path}"

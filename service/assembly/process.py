@@ -101,6 +101,7 @@ class _Process:
         self._process_state, self._redis = process_state, redis
         self._owners = KeyOwners()
         self._spaces: dict[str, Runtime] = {}
+        self._unspaced = metrics if settings.spaces is None else space_metrics.beside(metrics)
         # A space that is alone needs no turns.
         self._turns = None if settings.spaces is None else GraphTurns()
         self._residents = ResidentModels(int(settings.models_mib * 2**20)) if settings.models_mib else None
@@ -152,6 +153,7 @@ class _Process:
             owners=self._owners,
             several=self._settings.spaces is not None,
             in_flight=InFlight(space.settings.inflight_max, metrics),
+            unspaced=self._unspaced,
         )
         self._spaces[space.name] = runtime
         return runtime
