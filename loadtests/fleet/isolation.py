@@ -109,7 +109,7 @@ class Caller:
         return f"changed: {', '.join(sorted(changed)[:4])}" if changed else None
 
 
-_OF_ALL = frozenset({"/ops/spaces"})
+_OF_ALL = frozenset({"/ops/spaces", "/playground/about"})
 
 
 def _line(asked: Asked) -> str:

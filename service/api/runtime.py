@@ -141,6 +141,14 @@ class Runtime:
         """The name of the space."""
         return self.space.space.name
 
+    def choices(self, presented: str | None) -> list[str]:
+        """Returns the names of the spaces that a caller with this secret may choose from."""
+        owner = self.owners.owner(presented)
+        if owner is not None:
+            return [owner]
+        every = self.access.acts_in_all(presented)
+        return [name for name, one in self.spaces.items() if every or name == DEFAULT or not one.access.api_keys]
+
     def latest_ms(self) -> int:
         """Returns the latest timestamp that an event may have now, in epoch milliseconds."""
         return int((self.wall_clock() + self.settings.future_tolerance_s) * 1000.0)

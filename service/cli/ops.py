@@ -13,7 +13,7 @@ from service.cli.experiment_text import experiment_lines, experiments_lines, pla
 from service.cli.json_report import AsJson
 from service.cli.messages import complain
 from service.cli.ops_call import LOCAL as _LOCAL
-from service.cli.ops_call import Token, Url
+from service.cli.ops_call import Token, Url, choose_space
 from service.cli.ops_call import call as _call
 from service.cli.ops_call import fail as _fail
 from service.cli.ops_call import show as _show
@@ -46,6 +46,23 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would do, a
 _DRY_RUN = "?dry_run=true"
 # A model is verified, opened and warmed up before the answer comes.
 _ACTIVATE_S = 600.0
+
+
+@app.callback()
+def in_space(
+    space: Annotated[
+        str,
+        typer.Option(envvar="GPT4REC_OPS_SPACE", help="Name of the space; without it that of the token, or default."),
+    ] = "",
+) -> None:
+    """Notes the space that the command means."""
+    choose_space(space)
+
+
+@app.command()
+def spaces(url: Url = _LOCAL, token: Token = "", as_json: AsJson = False) -> None:
+    """Lists the spaces that the token may operate."""
+    _show(_call("GET", "/ops/spaces", url, token), as_json, lambda answer: answer["spaces"])
 
 
 @fallback.command("get")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Annotated, Any, NoReturn
+from urllib.parse import quote
 
 import typer
 
@@ -13,7 +15,20 @@ from service.cli.ops_http import detail_of
 
 Url = Annotated[str, typer.Option("--url", envvar="GPT4REC_OPS_URL", help="URL of the service.")]
 Token = Annotated[str, typer.Option("--token", envvar="GPT4REC_OPS_TOKEN", help="An ops token.")]
+# The space that the command means, which is named before the command.
+_SPACE: ContextVar[str] = ContextVar("space", default="")
 LOCAL = "http://127.0.0.1:8000"
+
+
+def choose_space(space: str) -> None:
+    """Notes the space that the command means; "" for the one of the token, or the default one."""
+    _SPACE.set(space)
+
+
+def _below() -> str:
+    """Returns the path of the space. A service without spaces has none there, and refuses the call."""
+    space = _SPACE.get()
+    return f"/spaces/{quote(space, safe='')}" if space else ""
 
 
 def call(
@@ -34,7 +49,7 @@ def call(
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     sent = {"content": body} if isinstance(body, bytes) else {"json": body}
     try:
-        answer = httpx.request(method, url.rstrip("/") + path, headers=headers, timeout=timeout_s, **sent)
+        answer = httpx.request(method, url.rstrip("/") + _below() + path, headers=headers, timeout=timeout_s, **sent)
     except httpx.HTTPError as error:
         return fail(f"no answer from {url}: {type(error).__name__}")
     if answer.is_success:

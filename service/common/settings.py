@@ -18,7 +18,7 @@ from service.common.environment import PREFIX, SecretFiles, file_of
 from service.common.role_settings import RoleSettings
 
 # Read by `gpt4rec ops`, not by the service. Both may run in one environment.
-CLIENT_VARIABLES = ("GPT4REC_OPS_URL", "GPT4REC_OPS_TOKEN")
+CLIENT_VARIABLES = ("GPT4REC_OPS_URL", "GPT4REC_OPS_TOKEN", "GPT4REC_OPS_SPACE")
 DEFAULT_POLICIES = Path(__file__).resolve().parent.parent / "policies" / "default.yaml"
 
 

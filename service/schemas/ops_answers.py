@@ -208,6 +208,14 @@ class OutcomesOfGroup(Answer):
     value_per_thousand: float | None = Field(description="Value of the purchases per thousand lists.")
 
 
+class SpacesAnswer(Answer):
+    """The spaces that a token may operate."""
+
+    request_id: str
+    space: str = Field(description="The space that the request means.")
+    spaces: list[str] = Field(description="Every space that the token may operate, the default one first.")
+
+
 class OutcomesAnswer(Answer):
     """What the lists of yesterday and today earned, as the sink counts it."""
 

@@ -284,6 +284,8 @@ class PlaygroundAnswer(Answer):
     links: dict[str, str] = Field(description="Other pages of this service, by name.")
     budget_ms: float
     budget_max_ms: float
+    space: str = Field(description="The space that the request means.")
+    spaces: list[str] = Field(description="Every space that the caller may choose.")
 
 
 class MemoryShares(Answer):

@@ -44,10 +44,18 @@ export async function refusal(response) {
   return new Refusal(response.status, detail, problem, Number.isFinite(wait) ? Math.max(1, wait) : null);
 }
 
-/** Returns JSON of the service. `secret` is sent in a header, never in the address. Throws Refusal. */
-export async function ask(method, path, { body, secret, signal } = {}) {
+/** The headers of a request: the secret, never in the address, and the space that was chosen for this tab. */
+export function headersOf(secret) {
   const headers = {};
   if (secret) headers.Authorization = `Bearer ${secret}`;
+  const space = chosen.get();
+  if (space) headers["X-GPT4Rec-Space"] = space;
+  return headers;
+}
+
+/** Returns JSON of the service. Throws Refusal. */
+export async function ask(method, path, { body, secret, signal } = {}) {
+  const headers = headersOf(secret);
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let response;
   try {
@@ -85,6 +93,19 @@ export function keeper(name) {
         // storage is off: the page will ask for it again
       }
     },
+  };
+}
+
+/** The space that was chosen for this tab; "" where nobody chose one. */
+export const chosen = keeper("space");
+
+/** Offers the spaces in a select, if there are several; a choice loads the page again. */
+export function offerSpaces(select, { space, spaces }) {
+  select.parentNode.hidden = spaces.length < 2;
+  select.replaceChildren(...spaces.map((name) => el("option", { value: name, selected: name === space }, name)));
+  select.onchange = () => {
+    chosen.set(select.value);
+    location.reload();
   };
 }
 

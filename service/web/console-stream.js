@@ -1,5 +1,5 @@
 // Server-sent events, read with fetch: an EventSource can send the token only in the address.
-import { refusal, Refusal } from "./base.js";
+import { headersOf, refusal, Refusal } from "./base.js";
 
 const QUIET_MS = 6000; // a stream that is silent for this long is dead
 const FIRST_WAIT_MS = 1000;
@@ -59,7 +59,7 @@ export class Stream {
     alive();
     try {
       const response = await fetch("ops/stream", {
-        headers: { Authorization: `Bearer ${this.secret}` }, cache: "no-store", signal: this.abort.signal,
+        headers: headersOf(this.secret), cache: "no-store", signal: this.abort.signal,
       });
       if (!response.ok) throw await refusal(response);
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();

@@ -1,5 +1,5 @@
 // The operators' console: the login, a stream of snapshots, and the controls.
-import { ask, el, keeper, text } from "./base.js";
+import { ask, chosen, el, keeper, offerSpaces, text } from "./base.js";
 import { Latency, Mix } from "./console-charts.js";
 import { Audit } from "./console-audit.js";
 import { Catalogue } from "./console-catalogue.js";
@@ -55,6 +55,7 @@ function enter(token) {
         $("login").hidden = true;
         $("board").hidden = false;
         $("leave").hidden = false;
+        ask("GET", "ops/spaces", { secret }).then((found) => offerSpaces($("space"), found), () => {});
         $("main").focus({ preventScroll: true });
       }
       heardAt = Date.now();
@@ -71,6 +72,8 @@ function leave(why = "") {
   stream = snapshot = null;
   secret = "";
   kept.set("");
+  chosen.set("");
+  $("space").parentNode.hidden = true;
   confirm.close();
   $("board").hidden = $("leave").hidden = true;
   $("login").hidden = false;

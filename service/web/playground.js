@@ -1,6 +1,6 @@
 // The playground: from a history and a few choices to a list, updated with every click.
 
-import { Refusal, ask, el, here, keeper, text } from "./base.js";
+import { Refusal, ask, chosen, el, here, keeper, offerSpaces, text } from "./base.js";
 import { Controls } from "./playground-controls.js";
 import { History } from "./playground-history.js";
 import { List, Similar } from "./playground-list.js";
@@ -28,6 +28,8 @@ function learn(found) {
   return found;
 }
 
+/** Where the API of the chosen space is. */
+const apiHere = () => (chosen.get() ? new URL(`spaces/${chosen.get()}/`, here()) : here());
 const known = (id) => items.get(id) || { item_id: id, title: null, category: [] };
 
 function say(message) {
@@ -170,6 +172,12 @@ function trouble(error) {
     askForKey(secret() ? "This key is not known." : "");
     return;
   }
+  if (chosen.get() && error instanceof Refusal && [403, 404].includes(error.status) && !state) {
+    // The space that was chosen before is gone, or this key does not open it.
+    chosen.set("");
+    begin();
+    return;
+  }
   clearTimeout(timer);
   if (error.status === 429) {
     // The last list stays, and is asked for again as soon as the service allows.
@@ -194,6 +202,7 @@ function askForKey(fault) {
 at("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   key.set(at("key").value.trim());
+  chosen.set("");
   at("key").value = "";
   at("key-dialog").close();
   retry();
@@ -242,7 +251,7 @@ function wire() {
   at("reset").addEventListener("click", () => change({ ...fresh(about), history: state.history }, "all choices are reset"));
   at("link").addEventListener("click", () => copy(at("link"), location.href));
   at("curl").addEventListener("click", () =>
-    copy(at("curl"), curl(body(state, about), here(), Boolean(secret()))));
+    copy(at("curl"), curl(body(state, about), apiHere(), Boolean(secret()))));
   addEventListener("hashchange", guarded(restore));
   document.addEventListener("keydown", (event) => {
     const typing = event.target.closest("input, select, textarea, dialog");
@@ -271,6 +280,7 @@ async function begin() {
     text(at("model"), [about.model_version, `${about.items.toLocaleString("en")} items`,
       from?.events ? `trained on ${from.events.toLocaleString("en")} events` : null].filter(Boolean).join(" · "));
     at("links").replaceChildren(...Object.entries(about.links).map(([name, href]) => el("a", { href }, name)));
+    offerSpaces(at("space"), about);
     if (!controls) wire();
     const popular = learn((await get("playground/items?limit=8")).items);
     at("starters").replaceChildren(...popular.map((item) =>

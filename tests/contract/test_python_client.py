@@ -345,6 +345,19 @@ def test_a_client_that_is_closed_without_its_service_hands_back_what_waited() ->
         client.track(Event(type="view", item_id="i1", user_id="u"))
 
 
+def test_a_space_is_part_of_every_address() -> None:
+    paths: list[str] = []
+
+    def answered(request: httpx.Request) -> httpx.Response:
+        paths.append(request.url.raw_path.decode())
+        return httpx.Response(200, json={"items": [], "source": "popular", "rung": "popular"})
+
+    for more in ({"space": "shoes"}, {"space": "a/b", "prefix": ""}, {}):
+        with Client("http://shop/rec/", transport=httpx.MockTransport(answered), **more) as client:  # type: ignore[arg-type]
+            client.recommend(user_id="u")
+    assert paths == ["/rec/spaces/shoes/v1/recommend", "/rec/spaces/a%2Fb/recommend", "/rec/v1/recommend"]
+
+
 def test_options_that_do_not_exist_are_refused() -> None:
     with pytest.raises(TypeError, match="timeout_s"):
         Client("http://127.0.0.1:1", timeout=3)  # type: ignore[call-arg]

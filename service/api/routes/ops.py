@@ -62,6 +62,14 @@ async def figures(request: Request, since: Annotated[int, Query(ge=0)] = 0) -> R
     return reply(request, service.console.figures(since))
 
 
+@router.get("/spaces", responses=answers(out.SpacesAnswer, *_PROBLEMS))
+async def get_spaces(request: Request) -> Response:
+    """Lists the spaces that the token may operate: a token of a space its own, one of the process all of them."""
+    service, secret = runtime(request), secret_of(request)
+    service.access.ops(secret)
+    return reply(request, {"space": service.name, "spaces": service.choices(secret)})
+
+
 @router.get("/fallback", responses=answers(out.FallbackAnswer, *_PROBLEMS))
 async def get_fallback(request: Request) -> Response:
     """Shows the mode in force, whether every replica has it (`shared`), the breaker and the budgets."""

@@ -42,6 +42,8 @@ async def about(request: Request) -> Response:
         "links": {name: below_prefix(request, path) for name, (path, on) in pages_on.items() if on},
         "budget_ms": settings.deadline_ms,
         "budget_max_ms": settings.deadline_max_ms,
+        "space": service.name,
+        "spaces": service.choices(secret_of(request)),
     }
     return reply(request, {**await explorer.about(service.space.policies.current), **here})
 

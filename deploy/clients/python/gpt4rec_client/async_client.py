@@ -16,7 +16,7 @@ from gpt4rec_client.errors import ClientError, TimedOut, Unreachable
 from gpt4rec_client.events import Event
 from gpt4rec_client.fallback import Fallback
 from gpt4rec_client.items import AsyncItems
-from gpt4rec_client.options import Options, complete, outbox
+from gpt4rec_client.options import Options, address, complete, outbox
 from gpt4rec_client.questions import Call, Feature, Question
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class AsyncClient:
         self, base_url: str, *, transport: httpx.AsyncBaseTransport | None = None, **options: Unpack[Options]
     ) -> None:
         self._options = found = complete(options)
-        self._http = httpx.AsyncClient(base_url=base_url.rstrip("/") + found["prefix"], transport=transport)
+        self._http = httpx.AsyncClient(base_url=address(base_url, found), transport=transport)
         self._fallback = Fallback(found["fallback"], found["kept_lists"])
         self.items = AsyncItems(self._do)
         self._outbox = outbox(found)

@@ -17,7 +17,7 @@ from gpt4rec_client.errors import ClientError, TimedOut, Unreachable
 from gpt4rec_client.events import Event
 from gpt4rec_client.fallback import Fallback
 from gpt4rec_client.items import Items
-from gpt4rec_client.options import Options, complete, outbox
+from gpt4rec_client.options import Options, address, complete, outbox
 from gpt4rec_client.questions import Call, Feature, Question
 from gpt4rec_client.sender import Sender
 
@@ -45,7 +45,7 @@ class Client:
         self, base_url: str, *, transport: httpx.BaseTransport | None = None, **options: Unpack[Options]
     ) -> None:
         self._options = found = complete(options)
-        self._http = httpx.Client(base_url=base_url.rstrip("/") + found["prefix"], transport=transport)
+        self._http = httpx.Client(base_url=address(base_url, found), transport=transport)
         self._fallback = Fallback(found["fallback"], found["kept_lists"])
         self.items = Items(self._do)
         self._sender = Sender(outbox(found), self.send)

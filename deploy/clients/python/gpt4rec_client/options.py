@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from typing import TypedDict
+from urllib.parse import quote
 
 from gpt4rec_client.events import Event, OnDrop, Outbox
 from gpt4rec_client.fallback import Configured
@@ -18,6 +19,8 @@ class Options(TypedDict, total=False):
     Attributes:
         api_key: Key of the caller, where the service wants one.
         prefix: Path before every route; `/v1` by default.
+        space: Name of the space, where the service has several. None by default: the key says which one is meant, or it
+            is the default space.
         timeout_s: Seconds for a call with all its attempts; 1 by default.
         budget_ms: Time budget of a list in the service, where a question names none; without, the service's default.
         send_start: Whether `X-Request-Start` tells when an attempt began, so that time on the way counts against the
@@ -35,6 +38,7 @@ class Options(TypedDict, total=False):
 
     api_key: str | None
     prefix: str
+    space: str | None
     timeout_s: float
     budget_ms: float | None
     send_start: bool
@@ -54,7 +58,7 @@ def _log_drop(events: Sequence[Event], why: str) -> None:
 
 
 _DEFAULTS = Options(
-    api_key=None, prefix="/v1", timeout_s=1.0, budget_ms=None, send_start=True, retries=2, fallback=None,
+    api_key=None, prefix="/v1", space=None, timeout_s=1.0, budget_ms=None, send_start=True, retries=2, fallback=None,
     kept_lists=1000, queue_max=10_000, batch=100, interval_s=1.0, close_timeout_s=5.0, on_drop=_log_drop,
 )  # fmt: skip
 
@@ -68,6 +72,14 @@ def complete(given: Options) -> Options:
     if unknown := sorted(given.keys() - _DEFAULTS.keys()):
         raise TypeError(f"there is no option {', '.join(unknown)}; there are {', '.join(_DEFAULTS)}")
     return Options(**{**_DEFAULTS, **given})
+
+
+def address(base_url: str, options: Options) -> str:
+    """Returns the address below which every route is. The space is a part of it, so that a service without spaces
+    refuses a call that names one."""
+    space = options["space"]
+    below = "" if space is None else f"/spaces/{quote(space, safe='')}"
+    return base_url.rstrip("/") + below + options["prefix"]
 
 
 def outbox(options: Options) -> Outbox:

@@ -25,6 +25,8 @@ const SESSION = "gpt4rec.session";
 export interface ClientOptions {
   /** Address of the service, or of a backend that passes calls on; the page's own origin without. */
   baseUrl?: string;
+  /** Name of the space, where the service has several. Without, the key says which one is meant, or it is the default space. */
+  space?: string;
   /** Path before every route; `/v1` without. */
   prefix?: string;
   /** Key of the caller. A page's key can be read by everybody: give it no right. */
@@ -95,7 +97,7 @@ export class Client {
     const given = options.fetch ?? ((input, init) => globalThis.fetch(input, init));
     this.#keeper = options.storage && careful(options.storage);
     this.#wire = {
-      base: (options.baseUrl ?? "").replace(/\/+$/, "") + (options.prefix ?? "/v1"),
+      base: (options.baseUrl ?? "").replace(/\/+$/, "") + below(options.space) + (options.prefix ?? "/v1"),
       headers: {
         Accept: "application/json",
         ...(options.apiKey === undefined ? {} : { Authorization: `Bearer ${options.apiKey}` }),
@@ -344,6 +346,11 @@ function theirs(answer: Recommendation, asked: Question | undefined): Recommenda
 }
 
 /** Returns an id as one segment of a path: a slash in it is no slash of the path. */
+/** The path of a space. It is a part of the address: a beacon has no headers, and a service without spaces refuses it. */
+function below(space: string | undefined): string {
+  return space === undefined ? "" : `/spaces/${encodeURIComponent(space)}`;
+}
+
 function segment(id: string): string {
   return encodeURIComponent(id);
 }

@@ -34,6 +34,20 @@ function connected(options = {}) {
   return opened({ baseUrl, apiKey: operator, timeoutMs: PATIENCE_MS, queue: { intervalMs: 0 }, ...options });
 }
 
+test("a space is part of every address", async () => {
+  const urls = [];
+  const answered = async (url) => {
+    urls.push(String(url));
+    return new Response(JSON.stringify({ items: [] }), { status: 200, headers: { "Content-Type": "application/json" } });
+  };
+  for (const more of [{ space: "shoes" }, { space: "a/b", prefix: "" }, {}]) {
+    await opened({ baseUrl: "http://shop.example/rec/", fetch: answered, timeoutMs: PATIENCE_MS, ...more }).similar("1");
+  }
+  assert.deepEqual(urls.map((url) => new URL(url).pathname), [
+    "/rec/spaces/shoes/v1/items/1/similar", "/rec/spaces/a%2Fb/items/1/similar", "/rec/v1/items/1/similar",
+  ]);
+});
+
 /** The network between, which breaks before or after the service has answered. */
 function breaking() {
   const network = async (url, init) => {
