@@ -1,6 +1,6 @@
 """Whether a request of one space reads or changes another: requests over every route, drawn at random.
 
-    python -m loadtests.fleet.isolation --artifact DIR --other DIR [--requests 10000]
+    python -m loadtests.fleet.isolation --artifact DIR [--other DIR] [--requests 10000]
 
 One process serves three spaces on one Redis: the default one and two with keys of their own. Each request is sent to
 one of them, in every way in which a caller can name a space, also by callers who try another one. After it, everything
@@ -31,7 +31,7 @@ from loadtests.fleet.isolation_world import ROOT, Deployment, deployed
 from service.cli.outermost import run_command
 from service.store.embedded_valkey import EmbeddedValkey
 
-NAME, COMMAND, REQUESTS = "fleet_isolation", "python -m loadtests.fleet.isolation --artifact DIR --other DIR", 10_000
+NAME, COMMAND, REQUESTS = "fleet_isolation", "python -m loadtests.fleet.isolation --artifact DIR", 10_000
 # How often one space calls every operation before another one does.
 _ROUNDS = 8
 

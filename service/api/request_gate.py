@@ -93,7 +93,7 @@ class RequestGate:
         root_path: str = "",
         deprecations: Deprecations = _NOTHING,
         owner: Callable[[Scope], str] = lambda _: "",
-        space: Callable[[Scope, RequestContext], tuple[Metrics, InFlight]] | None = None,
+        space: Callable[[Scope, RequestContext], tuple[Metrics, InFlight | None]] | None = None,
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,
     ) -> None:

@@ -41,7 +41,7 @@ class SpaceOfRequest:
     def __init__(self, parts: Callable[[], Runtime]) -> None:
         self._parts = parts
 
-    def __call__(self, scope: Scope, call: RequestContext) -> tuple[Metrics, InFlight]:
+    def __call__(self, scope: Scope, call: RequestContext) -> tuple[Metrics, InFlight | None]:
         """Notes the space of a request, or why it has none; returns what counts the request.
 
         Args:
@@ -58,7 +58,7 @@ class SpaceOfRequest:
             # The caller's own space counts the refusal, not the one that it may not use.
             owner = parts.owners.owner(secret)
             if owner is None:
-                return parts.unspaced
+                return parts.unspaced, None
             call.space = owner
         else:
             if by_path is not None:
