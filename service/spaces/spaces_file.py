@@ -52,7 +52,7 @@ class Entry(BaseModel):
     key_prefix: str | None = Field(
         None,
         min_length=1,
-        max_length=96,
+        max_length=64,
         description="Prefix of every key; without it `<GPT4REC_REDIS_PREFIX>space:<name>:`.",
     )
     settings: dict[str, Any] = Field(
