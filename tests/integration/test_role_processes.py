@@ -37,6 +37,10 @@ class Fleet:
         self._stack, self._folder, self.artifact, self._url = stack, folder, artifact, redis_url
         self._number = itertools.count()
         self.items = items_of(artifact)
+        self.read_as(artifact)
+
+    def read_as(self, artifact: Path) -> None:
+        """Looks at the states of this model from now on."""
         engine = open_engine(artifact)
         self._encoder, self._layout = engine.artifact.encoder_version.name, engine.state_layout
         engine.close()
@@ -45,9 +49,10 @@ class Fleet:
         folder = self._folder / f"{role}-{next(self._number)}"
         folder.mkdir()
         arguments = ("--artifact", str(self.artifact), "--redis", self._url, "--role", role, "--workers", str(workers))
+        settings = {**PATIENT, **ENCODER}
         for last in (False, False, True):
             try:
-                return self._stack.enter_context(kept(Serve(folder, *arguments, **PATIENT, **ENCODER)))
+                return self._stack.enter_context(kept(Serve(folder, *arguments, **settings)))
             except AssertionError as error:  # the ports of workers are free when they are chosen, and not yet theirs
                 if last or "Address already in use" not in str(error):
                     raise
@@ -143,14 +148,21 @@ def valkey_on_tcp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TcpValke
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory, random_artifact: Path, valkey_on_tcp: TcpValkey) -> Iterator[Fleet]:
+def fleet(
+    tmp_path_factory: pytest.TempPathFactory, two_versions: tuple[Path, Path], valkey_on_tcp: TcpValkey
+) -> Iterator[Fleet]:
     with ExitStack() as stack:
-        yield Fleet(stack, tmp_path_factory.mktemp("fleet"), random_artifact, valkey_on_tcp.url)
+        yield Fleet(stack, tmp_path_factory.mktemp("fleet"), two_versions[0], valkey_on_tcp.url)
 
 
 @pytest.fixture(scope="module")
 def answers(fleet: Fleet) -> list[Serve]:
     return [fleet.start("answer"), fleet.start("answer")]
+
+
+@pytest.fixture(scope="module")
+def encoder(fleet: Fleet) -> Serve:
+    return fleet.start("encode")
 
 
 def test_an_encoder_that_is_killed_loses_nothing_and_its_states_are_used(fleet: Fleet, answers: list[Serve]) -> None:
@@ -175,7 +187,7 @@ def test_an_encoder_that_is_killed_loses_nothing_and_its_states_are_used(fleet: 
 
 
 def test_without_an_encoder_lists_are_fresh_and_what_waits_is_done_by_the_next_one(
-    fleet: Fleet, answers: list[Serve], valkey_on_tcp: TcpValkey
+    fleet: Fleet, answers: list[Serve], valkey_on_tcp: TcpValkey, request: pytest.FixtureRequest
 ) -> None:
     """No encoder runs, and a user is erased from what waits; then one comes, and Redis is away for a while."""
     users = [f"late{n}" for n in range(10)]
@@ -192,7 +204,7 @@ def test_without_an_encoder_lists_are_fresh_and_what_waits_is_done_by_the_next_o
         more = [event(user, fleet.items[20], T + 1)]
         assert answers[1].client.post("/events", json={"events": more}).status_code == 200
     assert answers[0].client.delete("/users/erased", headers=OPS).status_code == 200
-    encoder = fleet.start("encode")
+    encoder: Serve = request.getfixturevalue("encoder")
     until(lambda: not fleet.outdated(users))
     until(lambda: not figure(encoder, "gpt4rec_encode_lag_entries"))
     assert figure(encoder, "gpt4rec_encode_lag_seconds") == 0
@@ -206,11 +218,29 @@ def test_without_an_encoder_lists_are_fresh_and_what_waits_is_done_by_the_next_o
         valkey_on_tcp.kill9()
         assert recommend(answers[0], user_id="away0", k=3)["items"]
         valkey_on_tcp.start()
-    assert writer.refused
     until(lambda: not figure(answers[0], "gpt4rec_encode_waiting"))
     until(lambda: not figure(encoder, "gpt4rec_encode_lag_entries"))
     until(lambda: not fleet.outdated(writer.users))
+
+
+def test_encoders_follow_a_new_model_and_have_states_ready_for_it(
+    fleet: Fleet, answers: list[Serve], encoder: Serve, two_versions: tuple[Path, Path]
+) -> None:
+    """No request for a list comes: what the new model finds, the encoder has prepared, or encoded for it since."""
+    second, answer = two_versions[1], answers[0]
+    before, after = [f"before{n}" for n in range(5)], [f"after{n}" for n in range(5)]
+    for n, user in enumerate(before):
+        assert answer.client.post("/events", json={"events": [event(user, fleet.items[n], T)]}).status_code == 200
+    until(lambda: not fleet.outdated(before))
+    activated = answer.client.post(f"/ops/models/{second.name}/activate", headers=OPS, json={"reason": "a test"})
+    assert activated.status_code == 200, activated.text
+    until(lambda: encoder.client.get("/version").json()["model_version"] == second.name)
+    for n, user in enumerate(after):
+        assert answer.client.post("/events", json={"events": [event(user, fleet.items[n], T)]}).status_code == 200
+    fleet.read_as(second)
+    until(lambda: not fleet.outdated([*before, *after]))
     assert encoder.stop() == 0
+    assert "encoding_broke" not in encoder.log
 
 
 def test_a_change_from_all_to_roles_on_a_cluster_leaves_nothing_unencoded(
@@ -224,7 +254,7 @@ def test_a_change_from_all_to_roles_on_a_cluster_leaves_nothing_unencoded(
         before = fleet.start("all")
         first = Writer(fleet, [before], "first")
         with first.writing(at_least=80):
-            answer, encoder = fleet.start("answer", workers=2), fleet.start("encode")
+            answer, encoder = fleet.start("answer"), fleet.start("encode")
         second = Writer(fleet, [answer], "second")
         with second.writing(at_least=120):
             assert before.stop() == 0

@@ -48,7 +48,12 @@ class Serve:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "GPT4REC_DATA_DIR": str(folder / "data"), **environment},
             )
-        self.port = self._wait_for_port()
+        try:
+            self.port = self._wait_for_port()
+        except BaseException:
+            self.process.kill()
+            self.process.wait(30.0)
+            raise
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30.0)
 
     @property
