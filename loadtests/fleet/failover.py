@@ -31,8 +31,6 @@ from service.cli.outermost import run_command
 
 NAME = "fleet_failover"
 COMMAND = "python -m loadtests.fleet.failover --artifact ARTIFACT"
-# Everything inside ends with it.
-_ALONE = (*PRIVATE_NETWORK, "--pid", "--fork", "--kill-child", "--mount-proc")
 _ROW_S = 300.0
 
 
@@ -90,8 +88,8 @@ def tried_alone(row: Row, artifact: Path, program: str, *, quick: bool = False) 
     with tempfile.TemporaryDirectory(prefix="gpt4rec-failover-") as folder:
         file = Path(folder) / "entry.json"
         command = [
-            *_ALONE, sys.executable, "-m", "loadtests.fleet.failover", "--artifact", str(artifact.resolve()), "--only",
-            row.name, "--program", program, "--inside", str(file), *(("--quick",) if quick else ()),
+            *PRIVATE_NETWORK, sys.executable, "-m", "loadtests.fleet.failover", "--artifact", str(artifact.resolve()),
+            "--only", row.name, "--program", program, "--inside", str(file), *(("--quick",) if quick else ()),
         ]  # fmt: skip
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_ROW_S)  # noqa: S603 - our own

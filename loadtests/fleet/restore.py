@@ -101,7 +101,7 @@ def _started(
 ) -> tuple[Sequence[TcpValkey], str, Callable[[], bool]]:
     """Starts the servers; returns those that are copied, the URL, and whether they are well."""
     if name.startswith("cluster"):
-        cluster = stack.enter_context(RedisCluster(folder, replicas=0))
+        cluster = stack.enter_context(RedisCluster(folder, replicas=0, program=program))
         return cluster.servers, cluster.url, cluster.well
     server = stack.enter_context(TcpValkey(folder / "redis", fsync="everysec", program=program))
     return [server], server.url, lambda: server.say("PING") == b"+PONG"

@@ -15,7 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-PRIVATE_NETWORK = ("unshare", "--user", "--map-root-user", "--net", "--mount")
+# Everything inside ends with the command.
+PRIVATE_NETWORK = (
+    "unshare", "--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
+)  # fmt: skip
 _NETNS = Path("/run/netns")
 _CLONE_NEWNET = 0x40000000
 
@@ -117,7 +120,7 @@ def possible() -> bool:
     """Returns whether this machine lets a process have a network of its own."""
     try:
         done = subprocess.run(  # noqa: S603 - our own command
-            [*PRIVATE_NETWORK, "ip", "link"], capture_output=True, check=False
+            [*PRIVATE_NETWORK, "sh", "-c", "ip link && bridge link"], capture_output=True, check=False
         )
     except OSError:
         return False

@@ -11,7 +11,7 @@ from pathlib import Path
 
 DEFAULT = "valkey-9"
 # Further programs, as `name=path,name=path`.
-VARIABLE = "GPT4REC_REDIS_PROGRAMS"
+VARIABLE = "REDIS_PROGRAMS"
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,10 @@ from service.store.redis_client import Client, client_for
 from service.store.redis_read_lane import RedisLane
 from service.store.role_changes import RoleChanges
 from service.store.subscription import messages
+from service.store.waiting import from_now, in_time, overdue, taken
 
 T = TypeVar("T")
 
-# Turns of the event loop granted to an overdue reply: its bytes may have arrived without having been read.
-_GRACE_TURNS = 8
 # The nodes of a cluster among which one that hangs leaves turns to the others.
 _NODES = 8
 
@@ -126,7 +125,7 @@ class RedisLink:
 
     async def _executed(self, args: tuple[str | bytes | int, ...], timeout_s: float) -> Any:
         if self._cluster is not None:
-            return await self._cluster.execute_command(*args, until=_from_now(timeout_s))
+            return await self._cluster.execute_command(*args, until=from_now(timeout_s))
         return await self._client.execute_command(*args)
 
     async def script(self, call: ScriptCall, *, timeout_s: float) -> Any:
@@ -137,7 +136,7 @@ class RedisLink:
 
     async def _evaluated(self, call: ScriptCall, timeout_s: float) -> Any:
         if self._cluster is not None:
-            ((reply,), _) = await self._cluster.run([call.command()], None, until=_from_now(timeout_s))
+            ((reply,), _) = await self._cluster.run([call.command()], None, until=from_now(timeout_s))
             if isinstance(reply, Exception):
                 raise reply
             return reply
@@ -153,9 +152,9 @@ class RedisLink:
             return await self._bounded("EVALSHA", lambda: self._evaluated(call, timeout_s), timeout_s)
         deadline = asyncio.get_running_loop().time() + timeout_s
         if not self._lane.open:
-            await _in_time("connect", self._lane.connect(), deadline)
+            await in_time("connect", self._lane.connect(), deadline)
         future = self._lane.ask(call.evalsha())
-        alarm = self._alarms.at(deadline, _overdue, future)
+        alarm = self._alarms.at(deadline, overdue, future)
         try:
             reply = await future
         finally:
@@ -200,7 +199,7 @@ class RedisLink:
         self._hold(*calls)
         cluster = self._cluster
         if cluster is not None:
-            commands, until = [call.command() for call in calls], _from_now(timeout_s)
+            commands, until = [call.command() for call in calls], from_now(timeout_s)
             return await self._bounded(
                 "EVALSHA", lambda: cluster.run(commands, barrier, until=until), timeout_s, waits=barrier is not None
             )
@@ -245,11 +244,11 @@ class RedisLink:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         turns = (self._wait, self._turn) if waits else (self._turn,)
-        await _taken(name, turns, deadline, timeout_s)
+        await taken(name, turns, deadline, timeout_s)
         task = loop.create_task(self._to_the_end(run))
         self._in_flight.add(task)
         task.add_done_callback(partial(self._finished, turns))
-        await _in_time(name, task, deadline)
+        await in_time(name, task, deadline)
         try:
             return task.result()
         except Exception as error:  # whatever redis-py raises, also a failure inside it
@@ -304,52 +303,6 @@ class RedisLink:
         pool = getattr(self._client, "connection_pool", None)
         for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
             await sentinel.aclose()
-
-
-async def _taken(name: str, turns: Sequence[asyncio.Semaphore], deadline: float, timeout_s: float) -> None:
-    """Takes a turn of each, or none; raises StoreUnavailable at the deadline."""
-    taken = []
-    try:
-        for turn in turns:
-            if turn.locked():
-                async with asyncio.timeout_at(deadline):
-                    await turn.acquire()
-            else:
-                await turn.acquire()  # does not wait
-            taken.append(turn)
-    except BaseException as error:
-        for turn in taken:
-            turn.release()
-        if not isinstance(error, TimeoutError):
-            raise
-        detail = f"{name}: no connection became free within {timeout_s:.3f} s"
-        raise StoreUnavailable(detail, cause="timeout") from None
-
-
-def _from_now(seconds: float) -> float:
-    return asyncio.get_running_loop().time() + seconds
-
-
-def _overdue(reply: asyncio.Future[Any], turns: int = _GRACE_TURNS) -> None:
-    """Fails a reply that did not arrive in time."""
-    if reply.done():
-        return
-    if turns:  # a loop that lags fires its timers before it reads the sockets
-        reply.get_loop().call_soon(_overdue, reply, turns - 1)
-    else:
-        reply.set_exception(StoreUnavailable("EVALSHA: no reply in time", cause="timeout"))
-
-
-async def _in_time(name: str, awaited: asyncio.Future[Any], deadline: float) -> None:
-    """Waits until a future is done, without cancelling it; raises StoreUnavailable at the deadline."""
-    await asyncio.wait((awaited,), timeout=deadline - asyncio.get_running_loop().time())
-    for _ in range(_GRACE_TURNS):
-        if awaited.done():
-            return
-        # A loop that lags fires its timers before it reads the sockets.
-        await asyncio.sleep(0)
-    if not awaited.done():
-        raise StoreUnavailable(f"{name}: no reply in time", cause="timeout")
 
 
 def _unavailable(name: str, error: BaseException) -> StoreUnavailable:
