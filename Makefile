@@ -15,7 +15,7 @@ ONCE   ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test fleet spark clients check coverage format texts load bench reliability fuzz generators audit clean
+.PHONY: help install demo test fleet spark clients check coverage format texts load bench reliability fuzz generators helm audit clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -99,6 +99,11 @@ generators: $(STAMP) $(TOOLS)/.installed  ## Three generators of clients on the 
 $(TOOLS)/.installed: tests/support/generators/requirements.txt tests/support/generators/package-lock.json $(STAMP)
 	$(BIN)/python -m tests.support.generators --tools $(TOOLS) --install
 	@touch $@
+
+helm: .helm/helm  ## Fetch helm, with which tests render the chart (34 MB)
+
+.helm/helm: $(STAMP)
+	$(BIN)/python -m tests.support.helm_binary .helm
 
 audit: $(STAMP)  ## Known vulnerabilities of what is installed (asks a database on the network)
 	$(BIN)/pip-audit --skip-editable
