@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -100,11 +101,10 @@ def test_a_server_that_comes_back_after_a_fail_over_is_a_replica(programs: Mappi
             place, log = tmp_path / f"sentinel-{number}", tmp_path / f"sentinel-{number}.log"
             own = {**common, "NODE": names[3 + number], "QUORUM": "2"}
             stack.enter_context(started(SENTINEL / "start-sentinel.sh", place, own, log))
-        watched = [redis.Redis(port=port) for port in sentinels]
-        stack.callback(lambda: [one.close() for one in watched])
+        watched = [stack.enter_context(redis.Redis(port=port)) for port in sentinels]
 
         def known() -> bool:
-            states = [one.sentinel_master("gpt4rec") for one in watched]
+            states: list[Any] = [one.sentinel_master("gpt4rec") for one in watched]
             return all((state["num-slaves"], state["num-other-sentinels"]) == (2, 2) for state in states)
 
         until(known, "the Sentinels know the servers and each other")
