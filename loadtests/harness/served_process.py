@@ -141,16 +141,16 @@ def started(
 
 @contextmanager
 def listening(
-    command: Sequence[str], port: int, path: str, log: Path, environment: Mapping[str, str]
+    command: Sequence[str], port: int, path: str, log: Path, environment: Mapping[str, str], *, status: bytes = b"200"
 ) -> Iterator[tuple[subprocess.Popen[bytes], str, float]]:
-    """Does the same for a command that gets its port in another way."""
+    """Does the same for a command that gets its port in another way, and whose first answer has this status."""
     with log.open("ab") as out:
         began = time.perf_counter()
         process = subprocess.Popen(  # noqa: S603 - our own commands
             command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **_OWN_THREADS, **environment},
         )  # fmt: skip
     try:
-        while not _answers(port, path):
+        while not _answers(port, path, status):
             if process.poll() is not None or time.perf_counter() - began > START_S:
                 raise NotReadyError(log.read_text(encoding="utf-8", errors="replace")[-500:])
             time.sleep(0.01)
@@ -164,8 +164,8 @@ def listening(
             process.wait()
 
 
-def _answers(port: int, path: str) -> bool:
+def _answers(port: int, path: str, status: bytes) -> bool:
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
-        return connection.recv(64).split(b" ", 2)[1:2] == [b"200"]
+        return connection.recv(64).split(b" ", 2)[1:2] == [status]
     return False

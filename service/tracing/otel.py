@@ -23,6 +23,10 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from service.common import logs
+
+log = logs.get(__name__)
+
 # The kinds of stages; all others are steps inside the process.
 _KINDS = {"store": SpanKind.CLIENT}
 _FAILED = Status(StatusCode.ERROR)
@@ -59,6 +63,12 @@ class OtelTrace:
         """Makes a span of a stage that has ended."""
         if not self.sampled:
             return
+        try:
+            self._stage(name, began, ended, left_s, attributes)
+        except Exception as error:  # the threads of the engine call it, and must go on
+            log.error("span_lost", **logs.where(error))
+
+    def _stage(self, name: str, began: float, ended: float, left_s: float | None, attributes: dict[str, Any]) -> None:
         error = attributes.pop("error", None)
         said = {f"gpt4rec.{key}": value for key, value in attributes.items()}
         if left_s is not None:
