@@ -10,18 +10,21 @@ from typing import Any
 import yaml
 
 from deploy.grafana import dashboard as written
+from deploy.grafana import queries
 from deploy.prometheus import rules
+from service.common.encode_metrics import EncodeMetrics
 from service.common.loop_metrics import LoopMetrics
 from service.common.metrics import Metrics
 from service.common.sink_metrics import SinkMetrics
 from service.guard.error_budgets import BudgetSettings
 from service.intake.intake_metrics import IntakeMetrics
+from service.ops import space_metrics
 
 FOLDER = Path(written.__file__).parent
 BOARD: dict[str, Any] = json.loads((FOLDER / "dashboards" / "gpt4rec.json").read_text(encoding="utf-8"))
 EXPRS = [target["expr"] for panel in BOARD["panels"] for target in panel.get("targets", ())]
-# Labels that Prometheus adds when it scrapes, not the service.
-_SCRAPED = {"job", "instance", "le"}
+# Labels that Prometheus adds when it scrapes, or /metrics where there are spaces, and no family has by itself.
+_SCRAPED = {"job", "instance", "le", "space"}
 
 
 def test_the_dashboard_is_what_its_generator_writes() -> None:
@@ -42,12 +45,13 @@ def test_every_query_names_metrics_and_labels_that_exist() -> None:
     intake = IntakeMetrics(service.registry)
     sink = SinkMetrics(service.registry)
     loop = LoopMetrics(service.registry)
+    roles = EncodeMetrics(service.registry)
     kinds = {family.name: family.type for family in service.registry.collect()}
     suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
     known = {name + suffix for name, kind in kinds.items() for suffix in suffixes[kind]}
     labels = {
         label
-        for of in (service, intake, sink, loop)
+        for of in (service, intake, sink, loop, roles)
         for one in vars(of).values()
         for label in getattr(one, "_labelnames", ())
     } | _SCRAPED
@@ -60,6 +64,32 @@ def test_every_query_names_metrics_and_labels_that_exist() -> None:
         for names in re.findall(r"by \(([^)]*)\)", expr):
             assert set(names.split(", ")) <= labels, expr
         assert set(re.findall(r"(\w+)=~?\"", expr)) <= labels, expr
+
+
+def test_what_a_process_has_once_is_selected_without_a_space() -> None:
+    metrics = Metrics()
+    once = {family.name for name in space_metrics._ONCE for family in getattr(metrics, name).collect()}
+    assert once == queries.ONCE
+    for expr in EXPRS:
+        spaced = "$space" in expr
+        named = re.findall(r"gpt4rec_\w+", re.sub(r"job:\w+(?::\w+)?", "", expr))
+        beside = all(
+            name.startswith(("gpt4rec_intake", "gpt4rec_sink", "gpt4rec_loop", "gpt4rec_outcomes"))
+            or any(name.startswith(one) for one in once)
+            for name in named
+        )
+        assert spaced is not (beside and bool(named)), expr
+
+
+def test_what_has_a_segment_can_be_narrowed_to_one() -> None:
+    labels = Metrics().label_names
+    of_segments = [name for name, known in labels.items() if "segment" in known]
+    assert len(of_segments) > 2
+    for expr in EXPRS:
+        for name in of_segments:
+            assert (f"{name}_total{{" in expr) is (f"{name}_total{{" in expr and 'segment=~"$segment"' in expr), expr
+    variables = {one["name"]: one for one in BOARD["templating"]["list"]}
+    assert {name for name, one in variables.items() if one.get("allValue") == ".*"} == {"space", "segment"}
 
 
 def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
