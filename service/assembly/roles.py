@@ -36,7 +36,7 @@ def open_handover(opening: Opening, store: Store) -> Handover | None:
         shards=settings.encode_shards,
         cap=settings.encode_cap,
         waiting_max=settings.write_behind_max,
-        traceparent=_traceparent,
+        carrier=_carrier,
     )
     stack.push_async_callback(handover.drain, settings.drain_timeout_s)
     spawn(stack, handover.run)
@@ -81,6 +81,6 @@ def open_stream_encoder(
     stack.push_async_callback(encoder.drain, settings.drain_timeout_s)
 
 
-def _traceparent() -> str:
+def _carrier() -> dict[str, str]:
     """The trace of the request that is being answered, if its spans are kept."""
-    return tracing.carrier().get("traceparent", "") if tracing.sampled() else ""
+    return tracing.carrier() if tracing.sampled() else {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 
 from service.common import logs
@@ -41,7 +41,7 @@ class Handover:
         shards: int,
         cap: int,
         waiting_max: int,
-        traceparent: Callable[[], str] = lambda: "",
+        carrier: Callable[[], Mapping[str, str]] = dict,
         clock: Clock = time.monotonic,
     ) -> None:
         """Prepares it.
@@ -52,11 +52,11 @@ class Handover:
             shards: Number of shards.
             cap: Entries that a shard keeps.
             waiting_max: Subjects that may wait for Redis.
-            traceparent: Returns the trace of the request that is being answered, "" if there is none.
+            carrier: Returns `traceparent` and `tracestate` of the request that is being answered, if it has a trace.
             clock: Monotonic seconds.
         """
         self._clock = clock
-        self._stream, self._metrics, self._traceparent = stream, metrics, traceparent
+        self._stream, self._metrics, self._carrier = stream, metrics, carrier
         self._shards, self._cap, self._waiting_max = shards, cap, waiting_max
         self._waiting: dict[Subject, Handed] = {}
         self._sending: frozenset[Subject] = frozenset()
@@ -80,7 +80,7 @@ class Handover:
         if subject not in self._waiting and len(self._waiting) >= self._waiting_max:
             self._metrics.handed.labels("dropped").inc()
             return
-        self._waiting[subject] = Handed(subject, version, self._traceparent())
+        self._waiting[subject] = Handed(subject, version, **self._carrier())
         self._added.set()
 
     def forget(self, subject: Subject) -> None:

@@ -247,10 +247,10 @@ class StreamEncoder:
 
     def _start(self, profile: Profile, entries: Sequence[Taken]) -> asyncio.Task[VersionedState] | None:
         """Starts the encoding of a history, as a part of the trace of the newest request that asked for one."""
-        traces = [one.handed.traceparent for one in entries if one.handed is not None and one.handed.traceparent]
+        traces = [one.handed.carrier() for one in entries if one.handed is not None and one.handed.traceparent]
         if not traces:
             return self._keeper.catch_up(profile)
-        with tracing.continued({"traceparent": traces[-1]}, "encode behind events"):
+        with tracing.continued(traces[-1], "encode behind events"):
             return self._keeper.catch_up(profile)
 
     async def _store_others(self) -> None:

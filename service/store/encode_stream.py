@@ -1,6 +1,6 @@
 """Subjects whose new events wait to be encoded by another process: a stream in shards, and a consumer group.
 
-    encode:<shard>         v (format), s (tag of the subject), l (version of its log), traceparent if there is one
+    encode:<shard>         v (format), s (tag of the subject), l (version of its log), traceparent and tracestate if any
     {ops}:encode-shards    set: the numbers of shards that were ever written with
 
 An entry says that a log has this version, and nothing of its events. Whoever reads it encodes the log as it is then, so
@@ -40,16 +40,23 @@ class Handed:
         subject: Whose log is to be encoded.
         version: Version of the log when it was handed over; "" if something else changed, as features.
         traceparent: The trace of the request that wrote, "" if there is none.
+        tracestate: What its caller and others wrote beside it.
     """
 
     subject: Subject
     version: str
     traceparent: str = ""
+    tracestate: str = ""
 
     def entry(self) -> Entry:
         """Returns the fields of its entry. Erasures look for the subject in the second one."""
         fields = ("v", FORMAT, "s", self.subject.tag, "l", self.version)
-        return (*fields, "traceparent", self.traceparent) if self.traceparent else fields
+        return (*fields, *(part for pair in self.carrier().items() for part in pair))
+
+    def carrier(self) -> dict[str, str]:
+        """Returns the fields of its trace that have a value."""
+        both = {"traceparent": self.traceparent, "tracestate": self.tracestate}
+        return {name: value for name, value in both.items() if value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,4 +258,4 @@ def _handed(values: Sequence[bytes] | None) -> Handed | None:
     subject = Subject.of_tag(fields.get("s", ""))
     if fields.get("v") != FORMAT or subject is None:
         return None
-    return Handed(subject, fields.get("l", ""), fields.get("traceparent", ""))
+    return Handed(subject, fields.get("l", ""), fields.get("traceparent", ""), fields.get("tracestate", ""))

@@ -384,13 +384,14 @@ async def test_a_trace_goes_on_in_the_process_that_encodes(shared_valkey: Valkey
             role(shared_valkey, "roles-17:", "encode"),
         ):
             events = [{"user_id": "ann", "item_id": "1", "type": "view", "timestamp": 1_700_000_000_000}]
-            posted = await answer.client.post("/events", json={"events": events}, headers={"traceparent": caller})
+            headers = {"traceparent": caller, "tracestate": "shop=1"}
+            posted = await answer.client.post("/events", json={"events": events}, headers=headers)
             assert posted.status_code == 200
             await encoded(answer)
             await spans.reach(5)
     assert spans.names() == ["POST /events", "encode", "encode behind events", "queue", "store"]
     found = {span.name: span for span in spans.all()}
-    assert {span.trace_id for span in found.values()} == {caller.split("-")[1]}
+    assert {(span.trace_id, span.tracestate) for span in found.values()} == {(caller.split("-")[1], "shop=1")}
     assert found["encode behind events"].parent == found["POST /events"].span_id
     assert found["encode"].parent == found["queue"].parent == found["encode behind events"].span_id
 

@@ -23,6 +23,7 @@ class Seen:
     name: str
     kind: str
     trace_id: str
+    tracestate: str
     span_id: int
     parent: int
     began: int
@@ -41,6 +42,7 @@ class Seen:
             name=span.name,
             kind=span.kind.name,
             trace_id=format(span.context.trace_id, "032x"),
+            tracestate=span.context.trace_state.to_header(),
             span_id=span.context.span_id,
             parent=0 if span.parent is None else span.parent.span_id,
             began=span.start_time,
