@@ -138,6 +138,8 @@ class RequestGate:
         metrics.inflight.inc()
         body = AnswerBody(answer, head=head, asked=scope["headers"])
         try:
+            if in_flight is not None and REFUSED not in scope:
+                await in_flight.turn()
             if self._cors is None:
                 await self._answer(scope, receive, body, answer)
             else:

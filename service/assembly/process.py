@@ -23,6 +23,7 @@ from service.common.settings import Settings
 from service.common.space import DEFAULT, Space
 from service.engine.interface import EngineLike
 from service.guard.in_flight import InFlight
+from service.guard.loop_turns import LoopTurns
 from service.lifecycle.resident_models import ResidentModels
 from service.ops import space_metrics
 from service.ops.console import Console
@@ -104,6 +105,7 @@ class _Process:
         self._unspaced = metrics if settings.spaces is None else space_metrics.beside(metrics)
         # A space that is alone needs no turns.
         self._turns = None if settings.spaces is None else GraphTurns()
+        self._loop_turns = LoopTurns()
         self._residents = ResidentModels(int(settings.models_mib * 2**20)) if settings.models_mib else None
         if self._residents is not None:
             stack.push_async_callback(self._residents.close)
@@ -152,7 +154,7 @@ class _Process:
             spaces=self._spaces,
             owners=self._owners,
             several=self._settings.spaces is not None,
-            in_flight=InFlight(space.settings.inflight_max, metrics),
+            in_flight=InFlight(space.settings.inflight_max, metrics, self._loop_turns.space()),
             unspaced=self._unspaced,
         )
         self._spaces[space.name] = runtime

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from service.common.metrics import RECOMMEND, Metrics
+from service.guard.loop_turns import SpaceTurn
 
 # Probes, metrics and operators are never turned away: a flood is when they are needed.
 _ALWAYS = frozenset({"/healthz", "/readyz", "/metrics", "/version"})
@@ -25,10 +26,11 @@ class InFlight:
     Args:
         most: The bound.
         metrics: Of the space.
+        turns: Of the space on the event loop.
     """
 
-    def __init__(self, most: int, metrics: Metrics) -> None:
-        self._most, self._metrics, self._now = most, metrics, 0
+    def __init__(self, most: int, metrics: Metrics, turns: SpaceTurn) -> None:
+        self._most, self._metrics, self._turns, self._now = most, metrics, turns, 0
 
     def counts(self, path: str) -> bool:
         """Returns whether requests of this path are bounded; the version of the API is not part of the path."""
@@ -42,6 +44,11 @@ class InFlight:
         admission: Admission = "hurried" if path == RECOMMEND and self._now <= _HURRIED * self._most else "refused"
         self._metrics.crowded.labels(admission).inc()
         return admission
+
+    async def turn(self) -> None:
+        """Waits until the request may take the event loop; at once, unless many of its space came together."""
+        if not self._turns.take():
+            await self._turns.turn()
 
     def end(self) -> None:
         """Ends a request."""
