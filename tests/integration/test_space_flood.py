@@ -1,4 +1,4 @@
-"""A short flood on one space of a real process: every list of the other space comes, and nothing is a 5xx."""
+"""Spaces that crowd each other: a short flood on one in a real process, and models that make room."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.fleet import flood
+from loadtests.fleet import evicted, flood
 
 
 @pytest.mark.fleet
@@ -19,3 +19,9 @@ def test_a_flood_on_one_space_fails_no_request_of_another(random_artifact: Path)
     assert found["unanswered"] == 0.0
     assert found["full_share"] > 0.0
     assert found["lists_a_second"] > 0.0
+
+
+@pytest.mark.fleet
+def test_models_that_are_evicted_give_memory_back(random_artifact: Path) -> None:
+    found = evicted.measure(random_artifact, models=6, kept=1)
+    assert found["an evicted model gives back"] > 0.0
