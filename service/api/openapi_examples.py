@@ -38,6 +38,7 @@ _VALUES: dict[str, Any] = {
 }
 _TEXTS = {
     "text/plain": "# TYPE gpt4rec_inflight gauge\ngpt4rec_inflight 1.0\n",
+    "application/openmetrics-text": "# TYPE gpt4rec_inflight gauge\ngpt4rec_inflight 1.0\n# EOF\n",
     "text/html": '<!doctype html>\n<html lang="en"><head><title>gpt4rec</title></head><body></body></html>\n',
 }
 _DEPTH_MAX = 12
@@ -91,7 +92,7 @@ def add_examples(document: dict[str, Any]) -> None:
 def _add_answers(operation: Operation, answer: Any, schemas: Mapping[str, Schema]) -> None:
     for status, response in operation["responses"].items():
         for kind, content in response.get("content", {}).items():
-            if kind.startswith("text/"):
+            if kind in _TEXTS:
                 content["schema"] = {"type": "string"}
                 content["examples"] = {"answer": {"value": _TEXTS[kind]}}
             elif kind == _JSON:

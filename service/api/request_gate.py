@@ -115,15 +115,15 @@ class RequestGate:
             await self._app(scope, receive, send)
             return
         call, method = self._call(scope), scope["method"]
-        trace = None if scope["path"] in _NOT_TRACED else tracing.begin(call.headers, call.arrived)
-        if trace is not None:
-            call.facts["trace_id"] = trace.trace_id
         scope.setdefault("state", {})["call"] = call
         if self._root_path and f"{scope['path']}/".startswith(f"{self._root_path}/"):
             scope["path"] = scope["path"].removeprefix(self._root_path) or "/"
         metrics, in_flight = (self._metrics, None) if self._space is None else self._space(scope, call)
         version = api_version.take_off(scope)
         call.prefix += version
+        trace = None if scope["path"] in _NOT_TRACED else tracing.begin(call.headers, call.arrived)
+        if trace is not None:
+            call.facts["trace_id"] = trace.trace_id
         head = method == "HEAD"
         if head:
             # Answered as a GET. uvicorn reads the method of its own scope while it sends.

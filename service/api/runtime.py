@@ -14,6 +14,7 @@ from service.answers.kept_lists import KeptLists
 from service.catalogue.items import Items
 from service.common import output
 from service.common.deadline import Clock
+from service.common.metric_text import TextFormat
 from service.common.metrics import BREAKER_STATES, MODES, Metrics
 from service.common.process_state import ProcessState
 from service.common.settings import Settings
@@ -170,18 +171,18 @@ class Runtime:
             "not_draining": not self.process_state.draining,
         }
 
-    async def metrics_text(self) -> bytes:
+    async def metrics_text(self, form: TextFormat) -> bytes:
         """Returns the metrics as text: those of the process in the default space, otherwise those of the space."""
         if not self.several:
             self.mirror_states()
-            return self.metrics.render()
+            return self.metrics.render(form)
         shown = {self.name: self} if self.name != DEFAULT else self.spaces
         for runtime in shown.values():
             runtime.mirror_states()
         counted = {name: runtime.metrics for name, runtime in shown.items()}
         if self.name == DEFAULT:
             counted[""] = self.unspaced
-        return await space_metrics.rendered(self.metrics, counted)
+        return await space_metrics.rendered(self.metrics, counted, form)
 
     def mirror_states(self) -> None:
         """Sets the gauges that mirror a state."""

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from service.common.disk_lane import PATIENCE_S, DiskLane
+from service.common.metric_text import PLAIN, TextFormat
 from service.common.plain_metrics import PlainCounter, PlainHistogram
 
 # The default budget is 80 ms: buckets lie close on both sides of it and reach down to a popularity list.
@@ -401,9 +402,9 @@ class Metrics:
         self.label_names[name] = labels
         return PlainHistogram(name, meaning, labels, buckets=buckets, registry=self.registry)
 
-    def render(self) -> bytes:
-        """Returns the metrics in the text exposition format."""
-        return generate_latest(self.registry)
+    def render(self, form: TextFormat = PLAIN) -> bytes:
+        """Returns the metrics as text."""
+        return form.write(self.registry)
 
     def snapshot(self) -> MetricsSnapshot:
         """Returns what was counted so far, for the console. Cheap enough to be called every second."""

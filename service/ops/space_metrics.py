@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 
 from prometheus_client.metrics_core import Metric
 
+from service.common.metric_text import PLAIN, TextFormat
 from service.common.metrics import Metrics
-from service.ops.worker_peers import exposition
 
 # Attributes of `Metrics` that a process has once.
 _ONCE = ("loop_lag", "unanswered_bytes", "bodies_refused", "log_lines_dropped", "spans", "worker_replaced")
@@ -31,12 +31,13 @@ def beside(process: Metrics) -> Metrics:
     return made
 
 
-async def rendered(process: Metrics, spaces: Mapping[str, Metrics]) -> bytes:
+async def rendered(process: Metrics, spaces: Mapping[str, Metrics], form: TextFormat = PLAIN) -> bytes:
     """Returns the metrics of some spaces as text. Between two spaces other requests are answered.
 
     Args:
         process: The metrics of the process.
         spaces: The metrics by the name of the space.
+        form: The format of the text.
     """
     once = {family.name for name in _ONCE for family in getattr(process, name).collect()}
     together: dict[str, Metric] = {}
@@ -47,7 +48,7 @@ async def rendered(process: Metrics, spaces: Mapping[str, Metrics]) -> bytes:
             else:
                 together[family.name] = family
         await asyncio.sleep(0)
-    return await asyncio.to_thread(exposition, together.values())
+    return await asyncio.to_thread(form.text_of, together.values())
 
 
 def _labelled(metrics: Metrics, space: str, once: set[str]) -> Iterator[Metric]:

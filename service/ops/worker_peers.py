@@ -2,7 +2,8 @@
 
 Workers share a port, and a request for `/metrics` reaches any one of them. That worker asks all workers, each on its
 own port, and merges the answers: counters and histograms are summed, gauges are summed or their largest value is
-taken. The counts are always up to date, and the processes share no files.
+taken. Of the exemplars of a bucket the latest is kept. The counts are always up to date, and the processes share no
+files.
 """
 
 from __future__ import annotations
@@ -11,16 +12,14 @@ import asyncio
 import operator
 import ssl
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import httpx
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
-from prometheus_client.samples import Sample
+from prometheus_client.samples import Exemplar, Sample
 
 from service.common.errors import WorkerAway
+from service.common.metric_text import PLAIN, TextFormat
 from service.common.single_flight import SingleFlight
 
 # Gauges that count something are summed; of the others (a state, a version, a lag, a rate) the largest value is taken.
@@ -66,7 +65,7 @@ class Peers:
 
     def __init__(self) -> None:
         self._client: httpx.AsyncClient | None = None
-        # By the URLs: each space has metrics of its own.
+        # By the format and the URLs: each space has metrics of its own.
         self._scrapes: defaultdict[tuple[str, ...], SingleFlight[bytes]] = defaultdict(SingleFlight)
 
     async def close(self) -> None:
@@ -90,63 +89,62 @@ class Peers:
             )
         return self._client
 
-    async def metrics(self, urls: Sequence[str], secret: str | None = None) -> bytes:
+    async def metrics(self, urls: Sequence[str], secret: str | None = None, form: TextFormat = PLAIN) -> bytes:
         """Returns the metrics of the workers as one exposition; concurrent callers share one round of calls.
 
         Args:
             urls: Where each worker serves its metrics.
             secret: The token to present; None if /metrics is open.
+            form: The format of the text.
 
         Raises:
             WorkerAway: A worker does not answer.
         """
-        return await self._scrapes[tuple(urls)].get(lambda: self._merged(urls, secret))
+        return await self._scrapes[form.accept, *urls].get(lambda: self._merged(urls, secret, form))
 
-    async def _merged(self, urls: Sequence[str], secret: str | None) -> bytes:
-        return merge(await self.fetch(urls, secret))
+    async def _merged(self, urls: Sequence[str], secret: str | None, form: TextFormat) -> bytes:
+        return merge(await self.fetch(urls, secret, form), form)
 
-    async def fetch(self, urls: Sequence[str], secret: str | None = None) -> list[str]:
+    async def fetch(self, urls: Sequence[str], secret: str | None = None, form: TextFormat = PLAIN) -> list[str]:
         """Returns the exposition of each worker; arguments and errors as of `metrics`."""
+        headers = {b"Accept": form.accept.encode(), **bearer(secret)}
         try:
-            answers = await asyncio.gather(*(self.client.get(url, headers=bearer(secret)) for url in urls))
+            answers = await asyncio.gather(*(self.client.get(url, headers=headers) for url in urls))
             return [answer.raise_for_status().text for answer in answers]
         except httpx.HTTPError as error:
             raise WorkerAway(f"{type(error).__name__}: {error}") from error
 
 
-def merge(expositions: Iterable[str]) -> bytes:
-    """Merges several expositions into one."""
+def merge(expositions: Iterable[str], form: TextFormat = PLAIN) -> bytes:
+    """Merges several expositions of one format into one."""
     families: dict[str, Metric] = {}
     values: dict[str, dict[_Key, float]] = {}
+    exemplars: dict[_Key, Exemplar] = {}
     for text in expositions:
-        for family in text_string_to_metric_families(text):
+        for family in form.read(text):
             families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
             merged = values.setdefault(family.name, {})
             together = _together(family)
             for sample in family.samples:
                 key = (sample.name, tuple(sample.labels.items()))
-                merged[key] = together(merged[key], sample.value) if key in merged else sample.value
+                # OpenMetrics has the time at which a series began among its samples.
+                both = max if sample.name.endswith("_created") else together
+                merged[key] = both(merged[key], sample.value) if key in merged else sample.value
+                if sample.exemplar is not None:
+                    exemplars[key] = _latest(exemplars.get(key), sample.exemplar)
     for name, family in families.items():
-        family.samples = [Sample(key, dict(labels), value) for (key, labels), value in values[name].items()]
-    return exposition(families.values())
+        family.samples = [
+            Sample(key, dict(labels), value, None, exemplars.get((key, labels)))
+            for (key, labels), value in values[name].items()
+        ]
+    return form.text_of(families.values())
 
 
-def exposition(families: Iterable[Metric]) -> bytes:
-    """Returns families as text."""
-    registry = CollectorRegistry()
-    registry.register(_Fixed(families))
-    return generate_latest(registry)
+def _latest(known: Exemplar | None, other: Exemplar) -> Exemplar:
+    return other if known is None or float(other.timestamp or 0.0) >= float(known.timestamp or 0.0) else known
 
 
 def _together(family: Metric) -> Callable[[float, float], float]:
     if family.type == "gauge" and family.name not in _SUMMED_GAUGES:
         return max
     return operator.add
-
-
-class _Fixed(Collector):
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = list(families)
-
-    def collect(self) -> Iterator[Metric]:
-        yield from self._families

@@ -6,6 +6,7 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
+from service.common.metric_text import OPEN_METRICS, PLAIN
 from tests.support.aio import asynchronous
 from tests.support.serving import serving
 from tests.support.traces import traced
@@ -99,16 +100,17 @@ async def test_no_span_names_a_user_an_item_a_key_or_a_token(shared_valkey: Valk
 
 @asynchronous
 async def test_log_lines_name_the_trace_and_problems_stay_as_they_are() -> None:
-    async def problem() -> Any:
+    async def problem() -> tuple[Any, list[Any]]:
         async with serving() as service:
             headers = {"traceparent": CALLER, "x-request-id": "r1"}
-            return (await service.client.post("/recommend", content=b"{", headers=headers)).json()
+            with capture_logs() as lines:
+                answer = await service.client.post("/recommend", content=b"{", headers=headers)
+        return answer.json(), [line.get("trace_id") for line in lines if line["event"] == "request"]
 
-    plain = await problem()
-    with traced(), capture_logs() as lines:
-        traced_problem = await problem()
-    assert traced_problem == plain
-    assert [line["trace_id"] for line in lines if line["event"] == "request"] == [TRACE_ID]
+    plain, named = await problem()
+    assert named == [None]
+    with traced():
+        assert await problem() == (plain, [TRACE_ID])
 
 
 @asynchronous
@@ -118,3 +120,29 @@ async def test_probes_and_scrapes_are_no_traces() -> None:
             for path in ("/healthz", "/readyz", "/metrics", "/version"):
                 await service.client.get(path)
     assert spans.names() == ["GET /version"]
+
+
+@asynchronous
+async def test_a_scraper_that_accepts_openmetrics_gets_exemplars_that_lead_to_traces(shared_valkey: Valkey) -> None:
+    with traced(share=0.0):
+        async with serving(redis_url=shared_valkey.url, prefix="traces-exemplars:") as service:
+            client = service.client
+            await client.post("/recommend", json={"user_id": "u"})
+            await client.post("/recommend", json={"user_id": "u"}, headers={"traceparent": CALLER})
+            # As Prometheus asks.
+            accept = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1"
+            opened = await client.get("/metrics", headers={"Accept": accept})
+            plain = await client.get("/metrics")
+    assert opened.headers["content-type"] == OPEN_METRICS.content_type
+    assert plain.headers["content-type"] == PLAIN.content_type
+    with_exemplar = {
+        sample.name: sample.exemplar.labels
+        for family in OPEN_METRICS.read(opened.text)
+        for sample in family.samples
+        if sample.exemplar is not None
+    }
+    measured = ("request_duration", "stage_duration")
+    assert with_exemplar == {f"gpt4rec_{name}_seconds_bucket": {"trace_id": TRACE_ID} for name in measured}
+    assert TRACE_ID not in plain.text
+    names = {family.name for family in PLAIN.read(plain.text) if not family.name.endswith("_created")}
+    assert names == {family.name for family in OPEN_METRICS.read(opened.text)}

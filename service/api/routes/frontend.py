@@ -10,6 +10,7 @@ from service.api.direct_route import DirectRoute
 from service.api.openapi import answers, problems_of, takes
 from service.api.request import admitted, body_of, call_of, counted, reply, runtime, secret_of
 from service.api.space_of_request import space_path
+from service.common import metric_text
 from service.ops import worker_peers
 from service.schemas import responses as out
 from service.schemas.item_filter import FIELDS_PATTERN, QUERY_FIELDS_DESCRIPTION, fields_of_query
@@ -20,7 +21,6 @@ router = APIRouter(route_class=DirectRoute)
 
 PathId = Annotated[Id, Path(description="1 to 128 characters, no control characters.")]
 FieldsQuery = Annotated[str | None, Query(max_length=256, pattern=FIELDS_PATTERN, description=QUERY_FIELDS_DESCRIPTION)]
-_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @router.post(
@@ -117,19 +117,27 @@ async def version(request: Request) -> Response:
 
 @router.get(
     "/metrics",
-    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus text."}, **problems_of(401, 503)},
+    responses={
+        200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}, "description": "Prometheus text."},
+        **problems_of(401, 503),
+    },
 )
 async def metrics(request: Request) -> Response:
-    """The metrics of this process in Prometheus text format; on a port shared by workers, those of all workers."""
+    """The metrics of this process in Prometheus text format; on a port shared by workers, those of all workers.
+
+    Whoever accepts OpenMetrics gets that, and with it the traces of some of the latest requests, as exemplars.
+    """
     service = runtime(request)
     presented = secret_of(request)
     service.access.metrics(presented)
+    form = metric_text.asked(call_of(request).headers.get(b"accept"))
     host, port = request.scope["server"]
     if service.settings.workers > 1 and port == service.settings.port:
         below = space_path(service.name)
         urls = worker_peers.worker_urls(host, port, service.settings.workers, below)
         # A secret that was not required is not passed on. One may be required to reach a space.
         secret = presented if service.access.readers or below else None
-        merged = await service.peers.metrics(urls, secret)
-        return Response(merged, headers={"content-type": _METRICS_TYPE})
-    return Response(await service.metrics_text(), headers={"content-type": _METRICS_TYPE})
+        text = await service.peers.metrics(urls, secret, form)
+    else:
+        text = await service.metrics_text(form)
+    return Response(text, headers={"content-type": form.content_type})

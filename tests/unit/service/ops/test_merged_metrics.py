@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.common.errors import WorkerAway
+from service.common.metric_text import OPEN_METRICS, TextFormat
 from service.common.metrics import MODES, Metrics
 from service.ops.worker_peers import Peers, bearer, merge, worker_urls
 
@@ -64,6 +65,26 @@ def test_counters_and_histograms_add_up_and_a_state_stays_a_state(
         assert value(text, "gpt4rec_request_duration_seconds_bucket", le="0.08") == within
 
 
+def test_exemplars_are_kept_and_of_one_bucket_the_latest() -> None:
+    def worker(*observed: tuple[float, str]) -> str:
+        metrics = Metrics()
+        for seconds, trace_id in observed:
+            metrics.answered("/recommend", 200, "gpt4rec", seconds, {"trace_id": trace_id})
+        return metrics.render(OPEN_METRICS).decode()
+
+    first, second = worker((0.0015, "1" * 32), (0.4, "2" * 32)), worker((0.0016, "3" * 32))
+    assert " # {" not in merge([]).decode()
+    merged = merge([first, second], OPEN_METRICS).decode()
+    found = {
+        sample.labels["le"]: sample.exemplar.labels["trace_id"]
+        for family in OPEN_METRICS.read(merged)
+        for sample in family.samples
+        if sample.exemplar is not None
+    }
+    assert found == {"0.002": "3" * 32, "0.5": "2" * 32}
+    assert merged.endswith("# EOF\n")
+
+
 def test_one_exposition_is_itself() -> None:
     text = exposition(3, [0.01, 0.2], 1, 0.5, "fallback")
     assert sorted(merge([text]).decode().splitlines()) == sorted(text.splitlines())
@@ -82,7 +103,7 @@ def test_a_secret_is_passed_on_byte_by_byte() -> None:
 def test_whoever_asks_for_the_metrics_at_the_same_time_shares_one_round(monkeypatch: pytest.MonkeyPatch) -> None:
     rounds: list[str | None] = []
 
-    async def fetch(_: Peers, urls: Sequence[str], secret: str | None = None) -> list[str]:
+    async def fetch(_: Peers, urls: Sequence[str], secret: str | None, form: TextFormat) -> list[str]:
         rounds.append(secret)
         await asyncio.sleep(0)
         return [exposition(1, [], 0, 0.0, "auto") for _ in urls]
