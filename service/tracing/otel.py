@@ -8,6 +8,7 @@ drops spans, and a collector that is away costs spans, never a request. The stan
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -114,14 +115,17 @@ class OtelTracer:
                 caller keeps it.
             exporter: Sends spans.
         """
-        self._provider = TracerProvider(
-            sampler=ParentBased(TraceIdRatioBased(share)), resource=_resource(), shutdown_on_exit=False
-        )
+        # Whether a trace that begins here is kept is decided before the SDK makes anything for it: most are not.
+        self._share = share
+        self._provider = TracerProvider(sampler=ParentBased(ALWAYS_ON), resource=_resource(), shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self.tracer = self._provider.get_tracer("gpt4rec")
 
-    def request(self, headers: Mapping[bytes, bytes], began: float) -> OtelTrace:
-        """Begins the span of a request, as a child of its caller's if the headers name one."""
+    def request(self, headers: Mapping[bytes, bytes], began: float) -> OtelTrace | None:
+        """Begins the span of a request, as a child of its caller's if the headers name one.
+
+        Returns None if the trace begins here and is not kept.
+        """
         context = _NO_CONTEXT
         if b"traceparent" in headers:
             context = _context_of(
@@ -131,6 +135,8 @@ class OtelTracer:
                     if name.encode() in headers
                 }
             )
+        if not context and random.random() >= self._share:  # noqa: S311 - a sample, not a secret
+            return None
         return self._begun("request", context, SpanKind.SERVER, began)
 
     def work(self, name: str, fields: Mapping[str, str]) -> OtelTrace | None:

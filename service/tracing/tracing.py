@@ -63,8 +63,8 @@ class Trace(Protocol):
 class Tracer(Protocol):
     """Begins traces."""
 
-    def request(self, headers: Mapping[bytes, bytes], began: float) -> Trace:
-        """Begins the trace of a request, or continues that of its caller."""
+    def request(self, headers: Mapping[bytes, bytes], began: float) -> Trace | None:
+        """Begins the trace of a request, or continues that of its caller; returns None if it is not kept."""
 
     def work(self, name: str, fields: Mapping[str, str]) -> Trace | None:
         """Continues a trace of another process; returns None if the fields name none."""
@@ -99,7 +99,9 @@ def sampled() -> Trace | None:
 
 
 def begin(headers: Mapping[bytes, bytes], began: float) -> Trace | None:
-    """Begins the trace of a request, which is the work under way from now on; returns None if traces are off.
+    """Begins the trace of a request, which is the work under way from now on.
+
+    Returns None if traces are off, or if it begins here and is not kept.
 
     Args:
         headers: Of the request, by their names in lower case.
