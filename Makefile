@@ -9,6 +9,8 @@ SPARK  := .spark
 
 # The runtime on this machine: cpu, or `make EXTRA=gpu …` on one with CUDA.
 EXTRA  ?= cpu
+# `make test COVERAGE=1` measures coverage on the way, so that no test runs twice.
+COVERAGE ?=
 # `make demo ONCE=1` exits after it has shown the recommendations.
 ONCE   ?=
 
@@ -34,8 +36,13 @@ $(LOAD): pyproject.toml $(STAMP)
 demo: $(STAMP)  ## Train on MovieLens-100K, export, serve, and show recommendations
 	$(BIN)/gpt4rec demo $(if $(ONCE),--once)
 
-test: $(STAMP)  ## Run the tests
+test: $(STAMP)  ## Run the tests; with COVERAGE=1, unit and contract tests as `make coverage` does, then the others
+ifeq ($(COVERAGE),)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+else
+	@$(MAKE) --no-print-directory coverage
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/clients tests/integration
+endif
 
 fleet: $(STAMP)  ## Tests of real clusters, proxies and replicas, a minute
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m fleet
