@@ -141,6 +141,12 @@ def prices(costs: Results) -> str:
     return "\n".join([table, "", *sources])
 
 
+def sizes(scale: Results) -> str:
+    """Draws the decoder's time by the size of the catalogue, from which the sensitivity takes its factors."""
+    rows = [[f"{int(size):,}", found["cpu_p50"]] for size, found in scale["decode_ms"].items()]
+    return markdown(["items", "a list of one row, ms of processor time"], rows)
+
+
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -148,11 +154,10 @@ def _of_costs(draw: Callable[[Results], str]) -> Callable[[Rows, Results], str]:
     return lambda _, files: draw(files["capacity_costs"]) if files.get("capacity_costs") else NOT_YET
 
 
-# The catalogue's share of a list is that of docs/performance.md.
 SECTIONS: Mapping[str, Callable[[Results], str]] = {
     "capacity_costs": parts,
     "capacity_checked": checked,
-    "scale": lambda _: "",
+    "scale": sizes,
 }
 SUMMARY: Mapping[str, Callable[[Rows, Results], str]] = {
     "fleets": _of_costs(fleets),

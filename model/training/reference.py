@@ -35,6 +35,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     ),
     "Context": ("features_known", "scene_known", "control_known", "gap_known", "styles", "prompt_for"),
     "Length and repeatability": ("max_epochs", "patience", "seed", "threads"),
+    "Several processes": ("shard_items",),
 }  # fmt: skip
 
 _INTRODUCTION = """\

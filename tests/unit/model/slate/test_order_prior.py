@@ -55,6 +55,7 @@ def test_without_titles_there_is_no_prior() -> None:
 
 
 def a_model(folder: Path) -> Path:
+    pytest.importorskip("tokenizers", reason="the extra `text` is not installed: make texts")
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     a_gpt2(folder, prefix="transformer.")
