@@ -65,7 +65,8 @@ def test_a_graceful_stop_answers_what_it_accepted(artifact: Path, tmp_path: Path
         while service.client.get("/readyz").status_code == 200:
             assert time.monotonic() < until
         assert recommend(service, user_id="u1")["rung"] == "full"
-        assert post(service, "u1", "1").status_code == 503
+        assert post(service, "u1", "1").status_code == 200
+        assert service.client.get("/ops/status", headers=OPS).status_code == 503
         assert service.process.wait(30.0) == 0
         assert '"stopping"' in service.log
 
