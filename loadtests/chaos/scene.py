@@ -233,25 +233,30 @@ class Scene:
         assert self.running is not None  # noqa: S101 - there was load
         with httpx.Client(base_url=url, headers=TOKEN, timeout=30.0) as client:
             for user, events in self.running.acknowledged.items():
-                stored = Counter(one["event_id"] for one in _history(client, user))
+                stored = Counter(one["event_id"] for one in stored_history(client, user))
                 self._lost += len(events.keys() - stored.keys())
                 self._twice += sum(count > 1 for count in stored.values())
 
 
-def _history(client: httpx.Client, user: str) -> list[dict[str, Any]]:
+def stored_history(
+    client: httpx.Client, user: str, failure: type[Exception] = SceneError, within_s: float = RECOVER_S
+) -> list[dict[str, Any]]:
     """Returns the stored events of a user. An answer that is refused says nothing about them: it is asked for again.
 
-    Raises:
-        SceneError: The history cannot be read.
+    Args:
+        client: Of the service, with a token that may read users.
+        user: Whose events.
+        failure: What is raised if they cannot be read in time.
+        within_s: Until when they are asked for.
     """
-    until = time.perf_counter() + RECOVER_S
+    until = time.perf_counter() + within_s
     while True:
         answer = client.get(f"/users/{user}")
         if answer.status_code in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
             history: list[dict[str, Any]] = answer.json().get("history", [])
             return history
         if time.perf_counter() > until:
-            raise SceneError(f"the history of {user} cannot be read: {answer.status_code} {answer.text}")
+            raise failure(f"the history of {user} cannot be read: {answer.status_code} {answer.text}")
         time.sleep(0.1)
 
 

@@ -81,6 +81,10 @@ class Criterion:
         """The goal in the same form."""
         return _bound(self, self.goal, self.goal)
 
+    def row(self, name: str, value: float, command: str) -> results.Row:
+        """Returns the row of the criterion, with the unit and the limit that were written down for it."""
+        return results.row(name, value, self.unit, command, at_most=self.at_most, at_least=self.at_least)
+
 
 def _bound(criterion: Criterion, at_most: float | None, at_least: float | None) -> str | None:
     if criterion.at_most is not None:
@@ -220,8 +224,7 @@ def row(name: str, value: float, command: str) -> results.Row:
     Raises:
         KeyError: If no such criterion was written down.
     """
-    written = CRITERIA[name]
-    return results.row(name, value, written.unit, command, at_most=written.at_most, at_least=written.at_least)
+    return CRITERIA[name].row(name, value, command)
 
 
 def of_limits(rows: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 
 from loadtests.chaos.load import EVENTS, RECOMMEND, USERS, Load, Seen
+from loadtests.chaos.scene import stored_history
 from loadtests.harness import served_process
 from loadtests.harness.places import Cable, two_sides
 from loadtests.harness.redis_cluster import RedisCluster
@@ -200,22 +201,10 @@ def missing_events(url: str, load: Load) -> tuple[list[tuple[str, str, float]], 
     missing, twice = [], 0
     with httpx.Client(base_url=url, headers=TOKEN, timeout=30.0) as client:
         for user, events in load.acknowledged.items():
-            stored = Counter(one["event_id"] for one in _history(client, user))
+            stored = Counter(one["event_id"] for one in stored_history(client, user, RowError, WITHIN_S))
             missing += [(user, name, when) for name, (_, when) in events.items() if name not in stored]
             twice += sum(count > 1 for count in stored.values())
     return missing, twice
-
-
-def _history(client: httpx.Client, user: str) -> list[dict[str, Any]]:
-    until = time.monotonic() + WITHIN_S
-    while True:
-        answer = client.get(f"/users/{user}")
-        if answer.status_code in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
-            history: list[dict[str, Any]] = answer.json().get("history", [])
-            return history
-        if time.monotonic() > until:
-            raise RowError(f"the history of {user} cannot be read: {answer.status_code} {answer.text}")
-        time.sleep(0.1)
 
 
 def beyond(row: Row, began: float, when: Sequence[float]) -> int:

@@ -124,5 +124,4 @@ def row(name: str, value: float, command: str) -> results.Row:
     Raises:
         KeyError: If no such criterion was written down.
     """
-    written = CRITERIA[name]
-    return results.row(name, value, written.unit, command, at_most=written.at_most, at_least=written.at_least)
+    return CRITERIA[name].row(name, value, command)

@@ -12,7 +12,7 @@ import pytest
 
 from loadtests.chaos.__main__ import FAULTS
 from loadtests.chaos.load import EVENTS, RECOMMEND, Load, Seen, wrong
-from loadtests.chaos.scene import Allowed, Fault, Scene, _history, _Timeline
+from loadtests.chaos.scene import Allowed, Fault, Scene, _Timeline, stored_history
 from service.recommend.request_plan import HISTORY_NOT_READ
 
 CATALOGUE = frozenset("abcdef")
@@ -92,4 +92,4 @@ def test_a_refused_history_is_asked_for_again_and_counts_no_event_as_lost() -> N
     )
     transport = httpx.MockTransport(lambda _: next(answers))
     with httpx.Client(transport=transport, base_url="http://test") as client:
-        assert _history(client, "u") == [{"event_id": "e"}]
+        assert stored_history(client, "u") == [{"event_id": "e"}]
