@@ -23,7 +23,7 @@ from fastapi import FastAPI
 
 from service.api import other_servers
 from service.api.connection import Connection
-from service.api.listeners import SharedListener, allow_connections
+from service.api.listeners import ConnectionShare, SharedListener, allow_connections
 from service.app import create_app
 from service.common.atomic_files import write_aside
 from service.common.errors import StartupError
@@ -58,7 +58,8 @@ class Server(uvicorn.Server):
         app: The application.
         settings: Of the service.
         announce: Called with the port once requests are accepted.
-        shared: A bound socket that other workers accept from too; None if there is none.
+        shared: A bound socket that other workers accept from too, and the share of this one in the connections; None if
+            there is none.
         beat: Called again and again while the event loop runs, from the start on.
     """
 
@@ -67,7 +68,7 @@ class Server(uvicorn.Server):
         app: FastAPI,
         settings: Settings,
         announce: Announce,
-        shared: socket.socket | None = None,
+        shared: tuple[socket.socket, ConnectionShare] | None = None,
         beat: Callable[[], None] | None = None,
     ) -> None:
         connection = partial(Connection, patience_s=settings.client_timeout_s, unanswered=app.state.unanswered_bytes)
@@ -108,7 +109,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         chatter.setLevel(logging.NOTSET)
         if self.started and self._shared is not None:
-            self._listener = SharedListener(self._shared, self._protocol)
+            self._listener = SharedListener(*self._shared, self._protocol, self._connections)
             self._listener.start()
             self.servers.append(cast("asyncio.Server", self._listener))
         if self.started and sockets:
@@ -120,7 +121,7 @@ class Server(uvicorn.Server):
         Closing a listener resets the connections it has not accepted yet, so its queue is emptied first. Open
         connections end as `Connection.shutdown` says.
         """
-        for sock in (*(sockets or ()), *((self._shared,) if self._shared else ())):
+        for sock in (*(sockets or ()), *(self._shared[:1] if self._shared else ())):
             with contextlib.suppress(OSError):
                 sock.listen(0)
         if self._listener is not None:
@@ -155,9 +156,14 @@ class Server(uvicorn.Server):
             super().handle_exit(sig, frame)
         process_state.draining = True
 
+    def _connections(self) -> int:
+        return len(self.server_state.connections)
+
     def _go_on_beating(self) -> None:
         if self._beat is not None:
             self._beat()
+            if self._shared is not None:
+                self._shared[1].tell(self._connections())
             asyncio.get_running_loop().call_later(BEAT_S, self._go_on_beating)
 
     def _protocol(self) -> asyncio.Protocol:

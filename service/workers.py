@@ -27,7 +27,7 @@ from types import FrameType
 from typing import Any
 
 from service.api import other_servers
-from service.api.listeners import BACKLOG, bind, reserve
+from service.api.listeners import BACKLOG, ConnectionShare, bind, reserve
 from service.app import create_app
 from service.common import logs, output
 from service.common.errors import ServiceError, StartupError
@@ -59,16 +59,18 @@ class Board:
         beats: Counts up while the event loop of the worker runs.
         ready: 1 once the worker accepts requests.
         replaced: How often a worker in this place was replaced.
+        connections: Open connections of the worker.
     """
 
     beats: Any
     ready: Any
     replaced: Any
+    connections: Any
 
     @classmethod
     def of(cls, context: Any, workers: int) -> Board:
         """Returns an empty board."""
-        kinds = (ctypes.c_uint64, ctypes.c_uint8, ctypes.c_uint64)
+        kinds = (ctypes.c_uint64, ctypes.c_uint8, ctypes.c_uint64, ctypes.c_uint32)
         return cls(*(context.RawArray(kind, workers) for kind in kinds))
 
 
@@ -204,6 +206,7 @@ class Supervisor:
 
     def _start(self, place: Place) -> None:
         place.seen = self._board.beats[place.number] = self._board.ready[place.number] = 0
+        self._board.connections[place.number] = 0
         place.silent_s = 0.0
         place.process = self._context.Process(
             target=run_worker, args=(self._settings, self._shared, place.number, self._board),
@@ -273,7 +276,8 @@ def run_worker(settings: Settings, shared: socket.socket, number: int, board: Bo
     metrics.worker_replaced.inc(board.replaced[number])
     try:
         sockets = [bind(settings.host, settings.port + 1 + number)]
-        serve_app(create_app(settings, metrics=metrics), settings, sockets, ready, shared=shared, beat=beat)
+        share = ConnectionShare(number, board.connections, board.ready)
+        serve_app(create_app(settings, metrics=metrics), settings, sockets, ready, shared=(shared, share), beat=beat)
     except ServiceError as error:
         log.critical("worker_failed", worker=number, cause=str(error))
         raise SystemExit(1) from None

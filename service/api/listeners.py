@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from service.common import logs
 from service.common.errors import StartupError
@@ -19,6 +20,9 @@ _PORT_TRIES = 20
 _LAST_PORT = 65_535
 # Pause after a connection could not be accepted because there are no descriptors left.
 _FULL_PAUSE_S = 0.1
+# How long a worker with more connections than another leaves a new one to it. It is longer than an event loop that is
+# not overloaded takes to see the connection, and far shorter than anybody notices.
+_YIELD_S = 0.002
 
 
 def allow_connections() -> None:
@@ -82,21 +86,66 @@ def reserve(host: str, port: int, workers: int) -> socket.socket:
     return shared
 
 
+class Counts(Protocol):
+    """Numbers in shared memory, one for each worker."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> int: ...
+
+    def __setitem__(self, number: int, count: int, /) -> None: ...
+
+
+class ConnectionShare:
+    """How many connections a worker has beside the others.
+
+    Args:
+        number: The worker's place.
+        counts: Open connections of each worker.
+        ready: 1 for each worker that accepts requests.
+    """
+
+    def __init__(self, number: int, counts: Counts, ready: Sequence[int] | Counts) -> None:
+        self._number, self._counts, self._ready = number, counts, ready
+
+    def tell(self, connections: int) -> None:
+        """Tells the other workers how many connections this one has."""
+        self._counts[self._number] = connections
+
+    def ahead(self, connections: int) -> bool:
+        """Returns whether a worker that accepts requests has fewer connections than so many."""
+        return any(
+            self._ready[number] and self._counts[number] < connections
+            for number in range(len(self._counts))
+            if number != self._number
+        )
+
+
 class SharedListener:
     """One worker's view of the socket that all workers accept from.
 
-    There is one queue of new connections, and who has time takes the next one. A worker that hangs takes none, so it
-    holds up only the connections that it had accepted before. (With a listener for each worker, SO_REUSEPORT, it would
-    keep its part of the new ones waiting too.) One connection is taken for each turn of the event loop, so that a
-    burst spreads over the workers. uvicorn treats it as one of its servers.
+    There is one queue of new connections. A worker that hangs takes none, so it holds up only the connections that it
+    had accepted before. (With a listener for each worker, SO_REUSEPORT, it would keep its part of the new ones waiting
+    too.) One connection is taken for each turn of the event loop. Clients and proxies keep their connections, so who
+    has more of them has more requests for as long: a worker that is ahead of another leaves it a moment to take the
+    next one. uvicorn treats it as one of its servers.
 
     Args:
         sock: The bound socket.
+        share: Of the connections.
         protocol: Makes the protocol of a connection.
+        connections: Returns how many connections are open.
     """
 
-    def __init__(self, sock: socket.socket, protocol: Callable[[], asyncio.BaseProtocol]) -> None:
-        self._sock, self._protocol = sock, protocol
+    def __init__(
+        self,
+        sock: socket.socket,
+        share: ConnectionShare,
+        protocol: Callable[[], asyncio.BaseProtocol],
+        connections: Callable[[], int],
+    ) -> None:
+        self._sock, self._share = sock, share
+        self._protocol, self._connections = protocol, connections
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[object]] = set()
         self._closed = False
@@ -128,7 +177,20 @@ class SharedListener:
 
     def _resume(self) -> None:
         if not self._closed:
-            self._loop.add_reader(self._sock.fileno(), self._accept)
+            self._loop.add_reader(self._sock.fileno(), self._accept_or_yield)
+
+    def _accept_or_yield(self) -> None:
+        """Takes one connection, at once or, where another worker has fewer, if that one does not."""
+        if self._share.ahead(self._connections() + len(self._opening)):
+            self._loop.remove_reader(self._sock.fileno())
+            self._loop.call_later(_YIELD_S, self._accept_and_resume)
+        else:
+            self._accept()
+
+    def _accept_and_resume(self) -> None:
+        if not self._closed:
+            self._resume()
+            self._accept()
 
     def _accept(self) -> bool:
         """Takes one connection; returns whether there was one."""
@@ -145,4 +207,5 @@ class SharedListener:
         task = self._loop.create_task(self._loop.connect_accepted_socket(self._protocol, connection))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
+        self._share.tell(self._connections() + len(self._opening))
         return True
