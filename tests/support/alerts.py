@@ -19,7 +19,7 @@ from deploy.prometheus import rules as written
 
 FOLDER = Path(written.__file__).parent
 CONFIG: dict[str, Any] = yaml.safe_load((FOLDER / "alertmanager.yml").read_text("utf-8"))
-RULE_FILES = ("rules.yml", "fleet.yml", "intake.yml", "sink.yml", "loop.yml", "watch.yml")
+RULE_FILES = ("rules.yml", "fleet.yml", "intake.yml", "sink.yml", "loop.yml", "watch.yml", "roles.yml", "spaces.yml")
 
 Alert = Mapping[str, str]
 # Minutes, and what a series does in each of them.

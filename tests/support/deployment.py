@@ -38,7 +38,8 @@ def lint(dockerfile: Path) -> None:
 
 def alerts(file: str, families: Iterable[Metric]) -> list[dict[str, Any]]:
     """The alerts of a file of `deploy/prometheus`, whose metrics are among the families, and whose entries exist."""
-    known = {one.name + ("_total" if one.type == "counter" else "") for one in families}
+    suffixes = {"counter": "_total", "histogram": "_count"}
+    known = {one.name + suffixes.get(one.type, "") for one in families}
     headings = re.findall(r"(?m)^## (.+)$", (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8"))
     anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
     rules: list[dict[str, Any]] = read(DEPLOY / "prometheus" / file)["groups"][0]["rules"]

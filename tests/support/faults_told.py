@@ -94,7 +94,26 @@ def model_broken() -> dict[str, str]:
     }  # fmt: skip
 
 
-FAULTS = {"redis down": redis_down, "a replica down": replica_down, "model broken": model_broken}
+def space_flooded() -> dict[str, str]:
+    """A flood on one of two spaces: most of its requests get popular items or 429, and the other one is as ever."""
+    of, lists = 'job="gpt4rec", space="shoes"', 'recommendations_total{job="gpt4rec", space='
+    named = {
+        f'{lists}"books", rung="full", reason=""}}': (100, 100),
+        f'{lists}"shoes", rung="full", reason=""}}': (100, 50),
+        f'{lists}"shoes", rung="popular", reason="overload"}}': (0, 1000),
+        f'crowded_total{{{of}, outcome="hurried"}}': (0, 1000),
+        f'crowded_total{{{of}, outcome="refused"}}': (0, 4000),
+        f'request_duration_seconds_count{{{of}, route="/recommend", status="200"}}': (100, 1050),
+        f'request_duration_seconds_count{{{of}, route="", status="429"}}': (0, 4000),
+    }
+    return {**_steady(), **{f"gpt4rec_{name}": counter(*_parts(*growth)) for name, growth in named.items()}}
+
+
+FAULTS = {
+    "redis down": redis_down, "a replica down": replica_down, "model broken": model_broken,
+    "a space flooded": space_flooded,
+}  # fmt: skip
 CAUSES = {
     "redis down": "Gpt4recRedisFails", "a replica down": "Gpt4recReplicasDown", "model broken": "Gpt4recModelOut",
+    "a space flooded": "Gpt4recServedBudgetBurns",
 }  # fmt: skip

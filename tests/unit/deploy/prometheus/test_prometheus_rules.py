@@ -128,7 +128,7 @@ def test_shares_outside_of_zero_and_one_are_refused() -> None:
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
 def test_promtool_finds_that_alerts_fire_when_they_should_and_only_then() -> None:
     tests = sorted(str(path) for path in FOLDER.glob("*.test.yml"))
-    assert len(tests) == 8
+    assert len(tests) == 9
     for command in (
         [
             "check",
@@ -140,6 +140,7 @@ def test_promtool_finds_that_alerts_fire_when_they_should_and_only_then() -> Non
             str(FOLDER / "loop.yml"),
             str(FOLDER / "watch.yml"),
             str(FOLDER / "roles.yml"),
+            str(FOLDER / "spaces.yml"),
         ],
         ["test", "rules", *tests],
     ):
