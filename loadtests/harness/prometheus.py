@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -87,9 +87,21 @@ def scaled(text: str, times: float) -> str:
 
 @contextmanager
 def prometheus(
-    urls: Sequence[str], *, rules: str | None = None, interval_s: float = 0.5, token: str | None = None
+    urls: Sequence[str],
+    *,
+    rules: str | None = None,
+    interval_s: float = 0.5,
+    token: str | None = None,
+    alerting: Mapping[str, Any] | None = None,
 ) -> Iterator[Prometheus]:
-    """Runs Prometheus until the body ends. `token` is presented to the services.
+    """Runs Prometheus until the body ends.
+
+    Args:
+        urls: The services that it scrapes.
+        rules: Its rules.
+        interval_s: Seconds between scrapes, and between evaluations.
+        token: Presented to the services.
+        alerting: Where alerts are sent, as in a file of Prometheus.
 
     Raises:
         NotReadyError: If it does not start, for instance because of bad rules.
@@ -101,7 +113,8 @@ def prometheus(
         config = Path(folder) / "prometheus.yml"
         if rules is not None:
             (config.parent / "rules.yml").write_text(rules, encoding="utf-8")
-        config.write_text(yaml.safe_dump(_config(urls, rules is not None, interval_s, token)), encoding="utf-8")
+        written = {**_config(urls, rules is not None, interval_s, token), "alerting": dict(alerting or {})}
+        config.write_text(yaml.safe_dump(written), encoding="utf-8")
         port = free_port()
         command = [
             "prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder}/data", "--log.level=warn",

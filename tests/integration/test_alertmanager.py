@@ -16,8 +16,9 @@ import orjson
 import pytest
 import yaml
 
+from loadtests.harness.prometheus import prometheus, scaled
 from loadtests.harness.served_process import free_port, listening
-from tests.support.alerts import CONFIG, Alert, muted, timeline
+from tests.support.alerts import CONFIG, FOLDER, Alert, muted, timeline
 from tests.support.faults_told import CAUSES, FAULTS, LASTS, WELL
 
 PROGRAM = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
@@ -104,6 +105,20 @@ def test_a_real_alertmanager_tells_once_of_each_cause_and_mutes_what_this_projec
     states = {frozenset(one["labels"].items()): bool(one["status"]["inhibitedBy"]) for one in found}
     for alert in firing:
         assert states[frozenset(alert.items())] is muted(alert, firing), alert
+
+
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="no prometheus (Debian: prometheus)")
+def test_a_real_prometheus_tells_it_of_a_replica_that_is_down(tmp_path: Path) -> None:
+    """With the section of the deployment's file, of which only the address is another one."""
+    section = yaml.safe_load((FOLDER / "prometheus.yml").read_text("utf-8"))["alerting"]
+    rules = scaled((FOLDER / "fleet.yml").read_text("utf-8"), 120.0)
+    with alertmanager(tmp_path) as (url, told):
+        section["alertmanagers"][0]["static_configs"][0]["targets"] = [url.removeprefix("http://")]
+        nobody = f"http://127.0.0.1:{free_port()}"
+        with prometheus([nobody], rules=rules, alerting=section):
+            wait(lambda: bool(told.of("pages")))
+    [[alert]] = told.of("pages")[:1]
+    assert (alert["alertname"], alert["job"], alert["severity"]) == ("Gpt4recReplicasDown", "gpt4rec", "page")
 
 
 def post(client: httpx.Client, alerts: list[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from service.common.settings import variable_names
 ROOT = Path(__file__).resolve().parents[3]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+PROMETHEUS: dict[str, Any] = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text(encoding="utf-8"))
 # Files that the operator creates before the first start.
 _OWN = ("./artifacts", "./first", "./secrets/")
 
@@ -30,6 +32,7 @@ def test_the_file_is_valid_by_the_compose_specification() -> None:
         "gpt4rec",
         "valkey",
         "prometheus",
+        "alertmanager",
         "grafana",
         "broker",
         "ingest",
@@ -48,7 +51,7 @@ def test_the_specification_would_have_found_a_fault() -> None:
 def test_every_service_is_pinned_hardened_and_watched(name: str) -> None:
     service = SERVICES[name]
     tag = service["image"].rpartition(":")[2]
-    assert tag[0].isdigit() or tag[:2] == "v3", service["image"]
+    assert re.match(r"v?\d", tag), service["image"]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert "no-new-privileges:true" in service["security_opt"]
@@ -87,11 +90,22 @@ def test_redis_writes_an_append_only_file() -> None:
 
 
 def test_prometheus_scrapes_the_service_and_has_the_rules() -> None:
-    config = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))
-    targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]}
+    targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in PROMETHEUS["scrape_configs"]}
     assert targets["gpt4rec"] == ["gpt4rec:8000"]
     mounted = {mount.split(":")[1] for mount in SERVICES["prometheus"]["volumes"]}
-    assert {f"/etc/prometheus/{name}" for name in config["rule_files"]} <= mounted
+    assert {f"/etc/prometheus/{name}" for name in PROMETHEUS["rule_files"]} <= mounted
+
+
+def test_alerts_reach_an_alertmanager_that_mutes_what_has_another_cause() -> None:
+    [named] = PROMETHEUS["alerting"]["alertmanagers"]
+    assert named == {"static_configs": [{"targets": ["alertmanager:9093"]}]}
+    alertmanager = SERVICES["alertmanager"]
+    assert alertmanager["ports"] == ["127.0.0.1:9093:9093"]
+    [file] = [one.partition("=")[2] for one in alertmanager["command"] if one.startswith("--config.file=")]
+    [source] = [mount.split(":")[0] for mount in alertmanager["volumes"] if mount.split(":")[1] == file]
+    assert yaml.safe_load((ROOT / source).read_text(encoding="utf-8"))["inhibit_rules"]
+    # A fault in its file must not keep the service from being watched.
+    assert "alertmanager" not in SERVICES["prometheus"]["depends_on"]
 
 
 def test_the_stop_is_waited_for() -> None:
