@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
 from typer.testing import CliRunner
 
 from service.cli.ingest import app as ingest
-from service.history import encode_all
+from service.history import encode_all, state_blob
 from service.history.encode_all import UsersFileError, hand_over_all, users_of, wait_until_encoded
 from service.history.pseudonyms import Pseudonyms
-from tests.contract.test_roles import role, runs, stored_state, stream
-from tests.support.aio import asynchronous
+from service.store.records import Subject
+from service.store.store import Store
+from tests.contract.test_roles import ENCODER, role, runs, stored_state, stream
+from tests.support.aio import asynchronous, eventually
+from tests.support.fakes import LAYOUT
+from tests.support.shops import shops, spaces_file
 from tests.support.valkey import Valkey
 
 
@@ -64,6 +72,71 @@ def test_the_command_hands_over_and_says_how_many(shared_valkey: Valkey, tmp_pat
         assert sum(redis.xlen(f"all-2:encode:{shard}") for shard in range(8)) == 2
     refused = CliRunner().invoke(ingest, [*asked, "embedded"])
     assert refused.exit_code == 1
+
+
+def test_the_command_hands_the_users_of_all_spaces_over_or_of_those_that_are_named(
+    shared_valkey: Valkey, tmp_path: Path
+) -> None:
+    (tmp_path / "users").write_text("ann\nbob\n")
+    file = spaces_file(tmp_path, {"shoes": {}, "books": {"key_prefix": "all-3-books:"}})
+    asked = ["encode", "--users", str(tmp_path / "users"), "--no-wait", "--redis", shared_valkey.url]
+    environment = {"GPT4REC_REDIS_PREFIX": "all-3:", "GPT4REC_SPACES": str(file)}
+
+    def waiting(prefix: str) -> int:
+        with Redis.from_url(shared_valkey.url) as redis:
+            return sum(redis.xlen(f"{prefix}encode:{shard}") for shard in range(8))
+
+    some = CliRunner().invoke(ingest, [*asked, "--space", "books"], env=environment)
+    assert some.stdout == "2 users handed over in books\n", some.output
+    assert [waiting(prefix) for prefix in ("all-3:", "all-3:space:shoes:", "all-3-books:")] == [0, 0, 2]
+    rest = CliRunner().invoke(ingest, asked, env=environment)
+    assert rest.stdout == "".join(f"2 users handed over in {name}\n" for name in ("default", "books", "shoes"))
+    # What was done before is not done again.
+    assert [waiting(prefix) for prefix in ("all-3:", "all-3:space:shoes:", "all-3-books:")] == [2, 2, 2]
+    assert sorted(path.name for path in tmp_path.glob("users.*")) == [
+        "users.encoded", "users.encoded.books", "users.encoded.shoes",
+    ]  # fmt: skip
+    unknown = CliRunner().invoke(ingest, [*asked, "--space", "hats"], env=environment)
+    assert unknown.exit_code == 1
+    assert "there is no space hats; there are default, books, shoes" in " ".join(unknown.output.split())
+
+
+@asynchronous
+async def test_an_encoder_of_several_spaces_encodes_what_was_handed_over_in_each(
+    shared_valkey: Valkey, tmp_path: Path
+) -> None:
+    (tmp_path / "users").write_text("ann\n")
+    spaces: dict[str, dict[str, Any]] = {"shoes": {}}
+    given: dict[str, Any] = {"redis_prefix": "all-4:", "history_cap": 12}
+    async with shops(tmp_path, shared_valkey.url, spaces, role="answer", **given) as answer:
+        for below in ("", "/spaces/shoes"):
+            body = {"events": [{"user_id": "ann", "item_id": "1", "type": "view", "timestamp": 1_700_000_000_000}]}
+            assert (await answer.client.post(f"{below}/events", json=body)).status_code == 200
+        await asyncio.gather(*(emptied(one.space.store) for one in answer.runtime.spaces.values()))
+    async with shops(tmp_path, shared_valkey.url, spaces, **{**given, **ENCODER}) as encoder:
+        command = [sys.executable, "-m", "service.cli", "ingest", "encode", "--users", str(tmp_path / "users")]
+        own = {"GPT4REC_REDIS_PREFIX": "all-4:", "GPT4REC_SPACES": str(tmp_path / "spaces.yaml")}
+        process = await asyncio.create_subprocess_exec(
+            *command, "--redis", shared_valkey.url, env={**os.environ, **own}, stdout=asyncio.subprocess.PIPE
+        )
+        said, _ = await process.communicate()
+        assert said.decode() == "1 users encoded in default\n1 users encoded in shoes\n"
+        for runtime in encoder.runtime.spaces.values():
+            space = runtime.space
+            record = await space.store.read(Subject("user", "ann"), space.model.encoder_version.name, 2.0)
+            state = state_blob.unpack(record.blob, LAYOUT)
+            assert state is not None and state.version == record.version
+
+
+async def emptied(store: Store) -> None:
+    """Takes what the events handed over, and encodes nothing."""
+
+    async def taken() -> bool:
+        found = await store.encoding.read(range(8), "cleared", 1000)
+        await store.encoding.finish(found)
+        return bool(found)
+
+    await eventually(taken, within_s=20.0)
 
 
 def test_a_file_of_users_has_ids_or_objects(tmp_path: Path) -> None:
