@@ -26,22 +26,31 @@ def training_methods(found: Results) -> str:
     )
 
 
+ENCODER_COLUMNS = (
+    "data", "events of a history", "encoder", "seeds", "questions", "NDCG@10", "ahead of the window", "reads, events",
+    "state, bytes", "ms after an event", "over the window's", "by",
+)  # fmt: skip
+_UNCUT = 1 << 62  # longer than any history
+
+
 def encoders(found: Results) -> str:
-    """Draws a table for each data set: what encoders with a memory gain on the window, and what they cost."""
-    columns = ["encoder", "seeds", "NDCG@10", "ahead of the window", "reads, events", "state, bytes",
-               "ms after an event", "over the window's"]  # fmt: skip
-    return "\n\n".join(
-        f"{part['data']} ({key}):\n\n{markdown(columns, [_cost(line) for line in part['table']])}\n\n"
-        + by_command({**found, **part})
-        for key, part in found["parts"].items()
-    )
+    """Draws what encoders with a memory gain on the window and cost: one table of all data sets and lengths."""
+    parts = sorted(found["parts"].values(), key=lambda part: (part["data"], part.get("length") or _UNCUT))
+    number = {command: n for n, command in enumerate(dict.fromkeys(part["command"] for part in parts), 1)}
+    rows = [_cost(part, line, number[part["command"]]) for part in parts for line in part["table"]]
+    listed = "\n".join(f"{n}. `{command}`" for command, n in number.items())
+    return f"{markdown(list(ENCODER_COLUMNS), rows)}\n\n*By* is the command:\n\n{listed}"
 
 
-def _cost(line: Results) -> list[Any]:
-    reads = "all" if line["reads"] is None else f"{line['reads']:,}"
-    gain = ["–", "–", "–"] if line["low"] is None else [line["seeds"], f"{line['ndcg@10']:.4f}", difference(line)]
-    ratio = "–" if line["low"] is None else f"{line['event_ratio']:.2f} ×"
-    return [line["encoder"], *gain, reads, f"{line['state_bytes']:,}", f"{line['event_ms']:.2f}", ratio]
+def _cost(part: Results, line: Results, number: int) -> list[Any]:
+    value = line.get("figure", line.get("ndcg@10"))
+    figure = None if value is None else f"{value:.4f}{part.get('unit', '')}"
+    gain = [None, None] if line["low"] is None else [difference(line), f"{line['event_ratio']:.2f} ×"]
+    return [
+        part["data"], part.get("length") or "all", line["encoder"], line["seeds"], line.get("questions"), figure,
+        gain[0], "all" if line["reads"] is None else line["reads"], line["state_bytes"], f"{line['event_ms']:.2f}",
+        gain[1], number,
+    ]  # fmt: skip
 
 
 HORIZON_COLUMNS = (

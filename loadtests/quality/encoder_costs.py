@@ -3,10 +3,16 @@
     python -m loadtests.quality.methods --data DIR --work DIR --seeds 0,1,2 --epochs 4 --only "encoder: gated linear"
     python -m loadtests.quality.encoder_costs --data DIR --work DIR --epochs 4
 
-The first command trains and ranks; this one exports the runs of its first seed and encodes one more event after a full
-history through each graph, in turns, on one thread. A row's time is the median over the rounds of an encoder's time
-over that of the window in the same round. Limits are those of `method_criteria`, written down before anything was
-measured. Tables are in `results/quality_encoders.json`, rows in `results/memory.json`.
+    for n in 50 200 1000; do
+        python -m loadtests.quality.methods --data DIR --work DIR --seeds 0 --epochs 4 --length $n --only NAMES
+        python -m loadtests.quality.encoder_costs --data DIR --work DIR --epochs 4 --length $n
+    done
+
+The first command trains and ranks; the second one exports the runs of its first seed and encodes one more event after a
+full history through each graph, in turns, on one thread. A row's time is the median over the rounds of an encoder's
+time over that of the window in the same round. Limits are those of `method_criteria`, written down before anything was
+measured. All data sets and lengths are one table, in `results/quality_encoders.json`; `loadtests.quality.memory
+--costs` adds the log with a needle. Rows are in `results/memory.json`.
 """
 
 from __future__ import annotations
@@ -27,6 +33,7 @@ from export.from_run import parts_of
 from export.publish import staging
 from loadtests.common import results
 from loadtests.engine.bench import histories, next_events
+from loadtests.quality.histories_of_length import cut_to
 from loadtests.quality.method_criteria import (
     AHEAD,
     DEFAULTS,
@@ -36,7 +43,7 @@ from loadtests.quality.method_criteria import (
     REMEMBERING,
     worth_it,
 )
-from loadtests.quality.methods import FOUND, compared, slug
+from loadtests.quality.methods import FOUND, compared, folder_of, key_of, slug
 from model.data.dataset import Dataset
 from model.evaluation.baselines import Baselines, ItemCFConfig, fit_item_cf
 from model.training.run_folder import Run
@@ -52,6 +59,7 @@ NAME = "quality_encoders"
 EVENTS = 400  # of a history that fills windows and memories
 ROUNDS = 300
 LEFT_OUT = 20  # rounds before that
+GAIN = ("difference", "low", "high", "p_holm")
 
 console = Console(stderr=True)
 
@@ -62,33 +70,52 @@ def main(
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of every training.")] = 20,
     size: Annotated[str, typer.Option(help="Size of the networks.")] = "small",
     teacher: Annotated[str, typer.Option(help="Size of the network that teaches, which names the folder.")] = "base",
+    length: Annotated[int, typer.Option(min=0, help="Events kept of a history; 0: all.")] = 0,
 ) -> None:
     """Exports the encoders that were trained, times them in turns, and records what they gain and cost."""
     dataset = Dataset.load(data)
-    key = f"{dataset.name}-{size}-{epochs}"
-    folder = work / f"methods-{key}-of-{teacher}"
+    key, name_of_data = key_of(dataset, size, epochs, length), dataset.name
+    folder = folder_of(work, key, teacher)
+    if length:
+        dataset = cut_to(dataset, length)
     runs = [json.loads(file.read_text("utf-8")) for file in sorted(folder.glob(f"*/{FOUND}"))]
     ahead = {line["method"]: line for line in compared(runs, folder)}
     names = [DEFAULTS, *(name for name in METHODS if name in ahead and name in {*REMEMBERING})]
     if len(names) < 2:
         raise typer.BadParameter(f"{folder.name} has no run of {', '.join(REMEMBERING)}", param_hint="--work")
-    with ExitStack() as stack:
-        engines = {name: exported(stack, folder, name, runs, dataset) for name in names}
-        costs = in_turns(engines, ROUNDS)
-    table = [{"encoder": name, **costs[name], **_gain(ahead.get(name))} for name in names]
+    first = {name: min(run["seed"] for run in runs if run["method"] == name) for name in names}
+    costs = costs_of({name: folder / f"{slug(name)}-{first[name]}" for name in names}, dataset, length or EVENTS)
+    own = [run["figures"]["dense"]["ndcg@10"] for run in runs if run["method"] == DEFAULTS]
+    table = [{"encoder": name, **costs[name], **_gain(ahead.get(name), own)} for name in names]
     command = f"python -m loadtests.quality.encoder_costs --data {data.name} --work DIR --size {size} --epochs {epochs}"
-    parts = (results.load(NAME, results.RESULTS) or {}).get("parts", {})
-    part = {"data": dataset.name, "table": table, "command": command}
-    results.save(NAME, {"parts": parts | {key: part}}, command=command, folder=results.RESULTS)
+    command += f" --length {length}" if length else ""
+    keep(key, {"data": name_of_data, "length": length or None, "table": table, "command": command})
     for row in rows_of(key, table, command):
         results.record(results.MEMORY, row)
         console.print(f"{row.criterion}: {row.value} {row.unit}, {row.holds}", highlight=False)
 
 
-def exported(stack: ExitStack, folder: Path, name: str, runs: list[dict[str, Any]], dataset: Dataset) -> Engine:
-    """Returns an engine with the graphs of the first seed of an encoder, whose files last as long as `stack`."""
-    seed = min(run["seed"] for run in runs if run["method"] == name)
-    run = Run.open(folder / f"{slug(name)}-{seed}")
+def keep(key: str, part: Mapping[str, Any]) -> None:
+    """Puts the lines of a data set and a length into the table of all."""
+    parts = (results.load(NAME, results.RESULTS) or {}).get("parts", {})
+    results.save(NAME, {"parts": parts | {key: part}}, command=part["command"], folder=results.RESULTS)
+
+
+def costs_of(folders: Mapping[str, Path], dataset: Dataset, events: int) -> dict[str, dict[str, Any]]:
+    """Returns of each run, by name, what `in_turns` measures of its exported graph.
+
+    Args:
+        folders: Folders of runs by name; times are ratios to the first.
+        dataset: What they were trained on.
+        events: Length of the history.
+    """
+    with ExitStack() as stack:
+        engines = {name: exported(stack, Run.open(folder), dataset) for name, folder in folders.items()}
+        return in_turns(engines, ROUNDS, events)
+
+
+def exported(stack: ExitStack, run: Run, dataset: Dataset) -> Engine:
+    """Returns an engine with the graphs of a run, whose files last as long as `stack`."""
     split = run.split(dataset)
     item_cf = fit_item_cf(split.train, config := ItemCFConfig("cosine", 50, 0.9))
     baselines = Baselines(item_cf, Popularity.fit(split.train.item, split.train.n_items), config, ())
@@ -97,16 +124,17 @@ def exported(stack: ExitStack, folder: Path, name: str, runs: list[dict[str, Any
     return Engine(Artifact.open(aside), device="cpu", threads=1)
 
 
-def in_turns(engines: Mapping[str, Engine], rounds: int) -> dict[str, dict[str, Any]]:
+def in_turns(engines: Mapping[str, Engine], rounds: int, events: int = EVENTS) -> dict[str, dict[str, Any]]:
     """Returns of each engine the time of one more event, absolute and over that of the first, state and reach.
 
     Args:
         engines: Engines by name; times are ratios to the first.
         rounds: How many times each encodes.
+        events: Length of the history before that event.
     """
     rng, jobs, found = np.random.default_rng(0), {}, {}
     for name, engine in engines.items():
-        state = engine.encode(histories(engine, rng, 1, EVENTS))[0]
+        state = engine.encode(histories(engine, rng, 1, events))[0]
         if not isinstance(state, EncoderState):
             raise state
         layout = engine.state_layout
@@ -151,13 +179,13 @@ def rows_of(key: str, table: list[dict[str, Any]], command: str) -> list[results
     return [*rows, results.row(name, worth, "encoders", command, at_least=1)]
 
 
-def _gain(line: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Returns the paired difference in NDCG@10; nothing for the window itself."""
+def _gain(line: Mapping[str, Any] | None, own: list[float]) -> dict[str, Any]:
+    """Returns NDCG@10 and its paired difference; of the window the mean of its own alone."""
     if line is None:
-        return {"seeds": None, "ndcg@10": None, "difference": None, "low": None, "high": None, "p_holm": None}
+        return {"seeds": len(own), "figure": float(np.mean(own)), **dict.fromkeys(("questions", *GAIN))}
     of = line["ahead"]["ndcg@10"]
-    return {"seeds": line["seeds"], "ndcg@10": line["ndcg@10"]["mean"],
-            **{key: of[key] for key in ("difference", "low", "high", "p_holm")}}  # fmt: skip
+    return {"seeds": line["seeds"], "questions": line["questions"], "figure": line["ndcg@10"]["mean"],
+            **{key: of[key] for key in GAIN}}  # fmt: skip
 
 
 if __name__ == "__main__":

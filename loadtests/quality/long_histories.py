@@ -27,6 +27,7 @@ from export.from_run import parts_of
 from export.publish import staging
 from loadtests.common.results import QUALITY, load, record, row, save
 from loadtests.engine.bench import histories, next_events, time_runs
+from loadtests.quality.histories_of_length import cut_to
 from model.cli.training_progress import fit
 from model.data.dataset import Dataset, sequences
 from model.data.split import Split
@@ -82,15 +83,6 @@ def main(
 
 def _numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
-
-
-def cut_to(dataset: Dataset, length: int) -> Dataset:
-    """The newest `length` + 1 events of every user: that many before the event to be found."""
-    newest = dataset.events.group_by("user_id", maintain_order=True).tail(length + 1)
-    return Dataset.of(
-        f"{dataset.name} cut to {length}", newest, dataset.items, dataset.users,
-        has_time=dataset.has_time, category_kind=dataset.category_kind, source=dataset.source,
-    )  # fmt: skip
 
 
 def settings_of(length: int, window: int, seed: int) -> TrainConfig:

@@ -1,6 +1,6 @@
 """A needle in a long history: which encoders remember what lies thousands of events back.
 
-    python -m loadtests.quality.memory --work DIR [--encoders gpt4rec,memory_bank] [--length 5000] [--epochs 8]
+    python -m loadtests.quality.memory --work DIR [--encoders gpt4rec,memory_bank] [--length 5000] [--costs]
 
 Somebody buys a key, looks at any number of distractors, then at a question, then at the answer that belongs to the key.
 All encoders are trained on short distances (1 … 48 events, several keys one after the other in each history) by the
@@ -8,15 +8,16 @@ trainer of all models. Then they are asked over `--length` distractors, which ar
 does. So this shows what a memory holds, and not how far a training reaches: no gradient passes more than one history of
 the training. The same questions at the longest distance of the training show whether the task was learned at all.
 
-What is held to what is in `memory_criteria.py`; rows are in `results/memory.json`. Runs are in `--work`, and none is
-trained again.
+What is held to what is in `memory_criteria.py`; rows are in `results/memory.json`. `--costs` also times the exported
+graphs as `encoder_costs` does, and adds recall and costs to its table. Runs are in `--work`, and none is trained again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import polars as pl
@@ -24,9 +25,11 @@ import typer
 from rich.console import Console
 
 from loadtests.common.results import MEMORY, record, row
+from loadtests.quality.encoder_costs import GAIN, costs_of, keep
 from loadtests.quality.memory_criteria import FOUND, WINDOW, guessed
 from model.cli.training_progress import fit
 from model.data.dataset import EVENT_SCHEMA, ITEM_SCHEMA, Dataset
+from model.evaluation.bootstrap import holm, paired_bootstrap
 from model.network.encoders.registry import ENCODERS, reads
 from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import dense_scores, encoder_input
@@ -34,7 +37,7 @@ from model.training.config import TrainConfig
 from model.training.run_folder import CHECKPOINT, Run
 from model.training.time_limit import TimeLimit
 from model.training.trainer import Trainer
-from service.artifact.array_types import IntArray
+from service.artifact.array_types import Float64Array, IntArray
 from service.artifact.features import EventArrays, Vocabulary, type_index
 from service.cli.outermost import run_command
 
@@ -79,15 +82,21 @@ def main(
     users: Annotated[int, typer.Option(min=10, help="Histories of the training.")] = 1000,
     questions: Annotated[int, typer.Option(min=1, help="Histories that are asked about.")] = 128,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    costs: Annotated[bool, typer.Option("--costs", help="Also export and time the encoders.")] = False,
 ) -> None:
     """Trains every encoder on short distances, asks it over a long one, and records what it finds."""
     names = chosen(encoders)
+    if costs and names[0] != WINDOW:
+        raise typer.BadParameter(f"{WINDOW} comes first: the others are compared with it", param_hint="--encoders")
     trial = Trial(users, questions, epochs, seed)
     command = f"python -m loadtests.quality.memory --work DIR --length {length} --epochs {epochs} --seed {seed}"
     found: dict[str, float] = {}
-    for name in names:
-        model, vocabulary = trained(work / f"needle-{name}-{users}-{epochs}-{seed}", name, trial)
-        near, far = (recall(model, vocabulary, distance, trial) for distance in (LONGEST_TRAINED, length))
+    hits: dict[str, Float64Array] = {}
+    folders = {name: work / f"needle-{name}-{users}-{epochs}-{seed}" for name in names}
+    for name, folder in folders.items():
+        model, vocabulary = trained(folder, name, trial)
+        close, hits[name] = (right(model, vocabulary, distance, trial) for distance in (LONGEST_TRAINED, length))
+        near, far = float(close.mean()), float(hits[name].mean())
         found[name] = far
         limit = guessed(KEYS, questions) if name == WINDOW else {}
         console.print(f"{name}: recall@1 {near:.3f} over {LONGEST_TRAINED} events, {far:.3f} over {length}")
@@ -97,6 +106,28 @@ def main(
         best = max(remembering, key=remembering.__getitem__)
         name = f"needle, {length} events back: the best encoder, seed {seed}"
         record(MEMORY, row(name, remembering[best], "recall@1", command, **FOUND))
+    if costs:
+        part = {"data": "a needle", "length": length, "unit": " recall@1", "command": f"{command} --costs"}
+        keep(f"needle-{length}-{seed}", {**part, "table": with_costs(folders, hits, length, trial)})
+
+
+def with_costs(
+    folders: Mapping[str, Path], hits: Mapping[str, Float64Array], length: int, trial: Trial
+) -> list[dict[str, Any]]:
+    """Returns a line for each encoder: what it finds, how far it is ahead of the first one, and what it costs."""
+    measured = costs_of(folders, needle_log(trial.users, trial.seed), length)
+    first, *others = folders
+    ahead = {name: paired_bootstrap(hits[name], hits[first]) for name in others}
+    corrected = dict(zip(others, holm([one.p_value for one in ahead.values()]), strict=True))
+    lines = []
+    for name in folders:
+        gain: dict[str, Any] = dict.fromkeys(GAIN)
+        if name in ahead:
+            gain = {"difference": ahead[name].difference, "low": ahead[name].low, "high": ahead[name].high}
+            gain["p_holm"] = corrected[name]
+        questions, figure = len(hits[name]), float(hits[name].mean())
+        lines.append({"encoder": name, **measured[name], "seeds": 1, "questions": questions, "figure": figure, **gain})
+    return lines
 
 
 def chosen(names: str) -> list[str]:
@@ -174,8 +205,8 @@ def trained(folder: Path, encoder: str, trial: Trial) -> tuple[GPT4Rec, Vocabula
     return Run.open(folder).model(), trainer.vocabulary
 
 
-def recall(model: GPT4Rec, vocabulary: Vocabulary, distance: int, trial: Trial) -> float:
-    """Returns recall@1 over the whole catalogue after a key, `distance` distractors and the question."""
+def right(model: GPT4Rec, vocabulary: Vocabulary, distance: int, trial: Trial) -> Float64Array:
+    """Returns recall@1 [questions] over the whole catalogue after a key, `distance` distractors and the question."""
     rng = np.random.default_rng((trial.seed, distance))
     keys = np.arange(trial.questions) % KEYS
     place = np.array([vocabulary.item_index[f"i{item}"] for item in range(QUESTION + 1 + DISTRACTORS)])
@@ -185,7 +216,8 @@ def recall(model: GPT4Rec, vocabulary: Vocabulary, distance: int, trial: Trial) 
         kinds = np.array([type_index(kind_of(item)) for item in items])
         histories.append(EventArrays(place[items], kinds, times(rng, len(items))))
     score = dense_scores(model, [encoder_input(one, reads(model.config), vocabulary) for one in histories])
-    return float((score.argmax(dim=1).cpu().numpy() == place[KEYS + keys]).mean())
+    found: Float64Array = (score.argmax(dim=1).cpu().numpy() == place[KEYS + keys]).astype(np.float64)
+    return found
 
 
 if __name__ == "__main__":

@@ -3,10 +3,13 @@
     python -m loadtests.quality.methods --data DIR --work DIR [--seeds 0,1,2] [--epochs 20] [--only a,b]
     python -m loadtests.quality.methods --data DIR --work DIR --size tiny --teacher small --epochs 4      the short form
     python -m loadtests.quality.methods --data DIR --work DIR --other DIR --only "adapters 16"
+    python -m loadtests.quality.methods --data DIR --work DIR --length 1000 --only "encoder: memory bank"
 
-The network alone ranks the whole catalogue for each test question; what scheduled sampling trains is ranked by token
-paths. Runs and ranks are in `--work`, and neither is made again: a command that was interrupted goes on. Figures,
-intervals and verdicts are in `results/quality_methods.json`, a row for each method in `results/memory.json`.
+With `--length`, histories are cut to as many of the newest events, those who have so many are asked, and a training
+goes over whole histories. The network alone ranks the whole catalogue for each test question; what scheduled sampling
+trains is ranked by token paths. Runs and ranks are in `--work`, and neither is made again: a command that was
+interrupted goes on. Figures, intervals and verdicts are in `results/quality_methods.json`, a row for each method in
+`results/memory.json`.
 """
 
 from __future__ import annotations
@@ -14,28 +17,29 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import typer
 from rich.console import Console
 
 from loadtests.common import results
+from loadtests.quality.histories_of_length import cut_to, with_so_many
+from loadtests.quality.kept_bytes import kept_bytes
 from loadtests.quality.means import spread, with_holm
 from loadtests.quality.method_criteria import BY_NAME, DEFAULTS, METHODS, OTHER, QUARTER, TEACHER, Method, verdict
 from loadtests.quality.path_ranker import path_ranker
 from model.cli.training_progress import fit
-from model.data.dataset import Dataset
+from model.data.dataset import Dataset, sequences
 from model.data.split import Split
 from model.evaluation import metrics
 from model.evaluation.bootstrap import Interval, paired_bootstrap
 from model.evaluation.evaluate import Ranker, evaluate
 from model.evaluation.rankers import network_ranker
 from model.training.config import TrainConfig
-from model.training.run_folder import CHECKPOINT, Run
+from model.training.run_folder import CHECKPOINT, Run, split_of
 from model.training.time_limit import TimeLimit
 from model.training.trainer import Trainer
 from service.artifact.array_types import IntArray
@@ -61,27 +65,55 @@ def main(
     size: Annotated[str, typer.Option(help="Size of the networks.")] = "small",
     teacher: Annotated[str, typer.Option(help="Size of the network that teaches.")] = "base",
     other: Annotated[Path | None, typer.Option(help="Data set of another shop, whose encoder adapters keep.")] = None,
+    length: Annotated[int, typer.Option(min=0, help="Events kept of a history; 0: all.")] = 0,
 ) -> None:
     """Trains every method and the defaults, and compares them over the same questions."""
     dataset = Dataset.load(data)
     named = dataset.events["session_id"].is_not_null().any()
     names = chosen(only, has_other=other is not None, has_sessions=bool(named))
-    key = f"{dataset.name}-{size}-{epochs}{f'-from-{other.name}' if other else ''}"
-    folder = work / f"methods-{dataset.name}-{size}-{epochs}-of-{teacher}{f'-{other.name}' if other else ''}"
-    trial = Trial(dataset, data, folder, epochs, size, teacher, other)
+    key = f"{key_of(dataset, size, epochs, length)}{f'-from-{other.name}' if other else ''}"
+    folder = folder_of(work, key_of(dataset, size, epochs, length), teacher, other)
+    trial = Trial(dataset, data, folder, epochs, size, teacher, other, length)
+    if length:
+        cut = cut_to(dataset, length)
+        whole, shortened = (split_of(TrainConfig(), sequences(one)) for one in (dataset, cut))
+        trial = replace(trial, trained_on=cut, asked=with_so_many(whole, shortened, length))
     wanted = [(name, seed) for seed in map(int, seeds.split(",")) for name in names]
     todo = [(name, seed) for name, seed in wanted if not (folder / f"{slug(name)}-{seed}" / FOUND).exists()]
     for number, (name, seed) in enumerate(todo, 1):
         console.print(f"{number} of {len(todo)}: {name}, seed {seed}", highlight=False)
         _train_and_ask(trial, folder / f"{slug(name)}-{seed}", name, seed)
-        summarise(dataset.name, key, folder, _command(trial))
+        summarise(trial, key)
     if not todo:
-        summarise(dataset.name, key, folder, _command(trial))
+        summarise(trial, key)
+
+
+def key_of(dataset: Dataset, size: str, epochs: int, length: int) -> str:
+    """Returns what figures are named by."""
+    return f"{dataset.name}{f'-{length}' if length else ''}-{size}-{epochs}"
+
+
+def folder_of(work: Path, key: str, teacher: str, other: Path | None = None) -> Path:
+    """Returns the folder of the runs."""
+    return work / f"methods-{key}-of-{teacher}{f'-{other.name}' if other else ''}"
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """What all trainings of a command share: the data, the folder of the runs, and the options."""
+    """What all trainings of a command share.
+
+    Attributes:
+        dataset: The whole data set.
+        data: Its folder.
+        folder: Folder of the runs.
+        epochs: Epochs of every training.
+        size: Size of the networks.
+        teacher: Size of the network that teaches.
+        other: Data set of another shop.
+        length: Events of the longest history; 0: any number.
+        trained_on: The data set whose histories are cut; None where none is.
+        asked: The questions of those who have so many events; None for all.
+    """
 
     dataset: Dataset
     data: Path
@@ -89,7 +121,10 @@ class Trial:
     epochs: int
     size: str
     teacher: str
-    other: Path | None
+    other: Path | None = None
+    length: int = 0
+    trained_on: Dataset | None = None
+    asked: Split | None = None
 
 
 def chosen(only: str, *, has_other: bool = True, has_sessions: bool = True) -> list[str]:
@@ -117,7 +152,7 @@ def chosen(only: str, *, has_other: bool = True, has_sessions: bool = True) -> l
     return [name for name in METHODS if name in needed]
 
 
-def settings_of(method: Method, seed: int, epochs: int, size: str, runs: Path) -> TrainConfig:
+def settings_of(method: Method, seed: int, epochs: int, size: str, runs: Path, length: int = 0) -> TrainConfig:
     """Returns the configuration of a training; patience never ends one, so that all have the same epochs.
 
     Args:
@@ -126,28 +161,34 @@ def settings_of(method: Method, seed: int, epochs: int, size: str, runs: Path) -
         epochs: Epochs of every training.
         size: Size of the network.
         runs: Folder of the runs, those of the teacher and of the other data set among them.
+        length: Events of the longest history, which a chunk of the training holds whole; 0: chunks of the usual length.
     """
     stands_for = {
         TEACHER: str(runs / f"teacher-{seed}"), OTHER: str(runs / f"other-{seed}"), QUARTER: max(1, epochs // 4)
     }  # fmt: skip
     values = {key: stands_for.get(value, value) for key, value in method.settings.items()}
+    if length:
+        values["max_length"] = length + 1
     return TrainConfig().updated({"size": size, "max_epochs": epochs, "patience": epochs, "seed": seed, **values})
 
 
 def _train_and_ask(trial: Trial, place: Path, name: str, seed: int) -> None:
-    dataset, runs, method = trial.dataset, trial.folder, METHODS[name]
+    runs, method, length = trial.folder, METHODS[name], trial.length
+    dataset = trial.trained_on or trial.dataset
     if TEACHER in method.settings.values():
-        config = settings_of(Method(), seed, trial.epochs, trial.teacher, runs)
+        config = settings_of(Method(), seed, trial.epochs, trial.teacher, runs, length)
         trained(dataset, trial.data, runs / f"teacher-{seed}", config)
     if OTHER in method.settings.values() and trial.other is not None:
         config = settings_of(Method(), seed, trial.epochs, trial.size, runs)
         trained(Dataset.load(trial.other), trial.other, runs / f"other-{seed}", config)
-    trainer = trained(dataset, trial.data, place, settings_of(method, seed, trial.epochs, trial.size, runs))
-    model = Run.open(place).model()
-    systems = {"dense": network_ranker(model, trainer.vocabulary)}
+    trainer = trained(dataset, trial.data, place, settings_of(method, seed, trial.epochs, trial.size, runs, length))
+    model, split = Run.open(place).model(), trainer.split
+    systems = {"dense": network_ranker(model, trainer.vocabulary, newest=length or None)}
     if name == DEFAULTS or method.by_path:
-        systems["path"] = path_ranker(model, trainer.vocabulary)
-    ranks, figures = _asked(systems, trainer.split, dataset, exclude_history=not trainer.config.repeats)
+        systems["path"] = path_ranker(model, trainer.vocabulary, newest=length or None)
+    if trial.asked is not None:
+        split = replace(split, sequences=trial.asked.sequences, test=trial.asked.test)
+    ranks, figures = _asked(systems, split, dataset, exclude_history=not trainer.config.repeats)
     for how, of_system in ranks.items():
         np.save(place / f"ranks-{how}.npy", of_system)
     p = trainer.progress
@@ -188,33 +229,14 @@ def _asked(
     }  # fmt: skip
 
 
-def kept_bytes(trainer: Trainer) -> int:
-    """Returns the bytes that the forward pass of one batch keeps for the backward pass, weights left out."""
-    weights = {p.untyped_storage().data_ptr() for p in trainer.model.parameters()}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    torch.manual_seed(0)
-    trainer.model.train()
-    batch = next(iter(trainer.plan.batches(0, trainer.network.n_items + 1)))
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = trainer.loss_of(batch)
-    assert torch.isfinite(loss)  # noqa: S101
-    return sum(kept.values())
-
-
-def summarise(data: str, key: str, folder: Path, command: str) -> None:
+def summarise(trial: Trial, key: str) -> None:
     """Records the table of what was trained so far, and a row for each method."""
+    folder, command = trial.folder, _command(trial)
     runs = [json.loads(file.read_text("utf-8")) for file in sorted(folder.glob(f"*/{FOUND}"))]
     table = compared(runs, folder)
     parts = (results.load(NAME, results.RESULTS) or {}).get("parts", {})
-    results.save(NAME, {"parts": parts | {key: {"data": data, "table": table, "command": command}}}, command=command,
-                 folder=results.RESULTS)  # fmt: skip
+    part = {"data": trial.dataset.name, "table": table, "command": command}
+    results.save(NAME, {"parts": parts | {key: part}}, command=command, folder=results.RESULTS)
     for line in table:
         ratio = line["ndcg@10"]["mean"] / max(line["of_against"], 1e-9)
         criterion = f"methods, {key}: {line['method']}, NDCG@10 over {line['against']}"
@@ -269,6 +291,7 @@ def _line(name: str, by_name: Mapping[str, Mapping[int, Mapping[str, Any]]], fol
         "against": method.against,
         "ranked_by": how,
         "seeds": len(seeds),
+        "questions": len(ranks(name, seeds[0])),
         **{measure: spread([one[measure] for one in figures[name]]) for measure in MEASURES},
         **{key: float(np.mean([one[key] or 0.0 for one in figures[name]])) for key in LISTS},
         **{f"{key}, against": float(np.mean([one[key] or 0.0 for one in figures[method.against]])) for key in LISTS},
@@ -295,6 +318,7 @@ def _command(trial: Trial) -> str:
     return (
         f"python -m loadtests.quality.methods --data {trial.data.name} --work DIR --size {trial.size} "
         f"--teacher {trial.teacher} --epochs {trial.epochs}{f' --other {trial.other.name}' if trial.other else ''}"
+        f"{f' --length {trial.length}' if trial.length else ''}"
     )
 
 

@@ -31,12 +31,20 @@ def path_scores(model: GPT4Rec, q: torch.Tensor) -> torch.Tensor:
     return torch.cat(rows)
 
 
-def path_ranker(model: GPT4Rec, vocabulary: Vocabulary) -> Ranker:
-    """Returns a ranker of the whole catalogue by the probability of token paths alone, a beam without an end."""
+def path_ranker(model: GPT4Rec, vocabulary: Vocabulary, newest: int | None = None) -> Ranker:
+    """Returns a ranker of the whole catalogue by the probability of token paths alone, a beam without an end.
+
+    Args:
+        model: The network.
+        vocabulary: The event types that the model knows.
+        newest: How many of the newest events the model reads; None for all.
+    """
 
     @torch.no_grad()
     def rank(histories: Histories) -> IntArray:
         events = [histories.events(i) for i in range(len(histories))]
+        if newest is not None:
+            events = [e.after(max(0, len(e) - newest)) for e in events]
         inputs = [encoder_input(e, receptive_field(model.config), vocabulary) for e in events]
         h = encode_histories(model, inputs, model.item_table())
         nothing = torch.zeros(len(h), model.config.n_slots, dtype=torch.int64)

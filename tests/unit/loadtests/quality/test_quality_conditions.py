@@ -13,7 +13,8 @@ from loadtests.draw.quality_conditions import conditions, long_histories
 from loadtests.quality.condition_data import day_part, journey, typed_by_rating
 from loadtests.quality.condition_rows import PARTS, Ablation, compared
 from loadtests.quality.conditions import JOURNEY, TYPES
-from loadtests.quality.long_histories import cut_to, settings_of
+from loadtests.quality.histories_of_length import cut_to
+from loadtests.quality.long_histories import settings_of
 from model.data.errors import DataError
 from model.training.config import TrainConfig
 from tests.support.data_builders import tiny_dataset
