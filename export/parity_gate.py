@@ -23,7 +23,7 @@ from model.network.encoders.registry import receptive_field, streams
 from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import encoder_input
 from model.reference.additive_attention import additive_attention, memory_read
-from model.reference.attention_rollout import attention_rollout
+from model.reference.attention_rollout import attention_rollout, history_rollout
 from model.reference.cells import ReferenceCells
 from model.reference.decoder import ReferenceDecoder, ScoredItem
 from service.artifact.array_types import FloatArray, IntArray
@@ -266,8 +266,9 @@ def _explain_whole(
     kept, whole = _kept(engine, events)
     got = engine.explain(kept, from_start=whole, context=context)
     result.hidden = max(result.hidden, float(np.abs(got.h - hidden.numpy()).max()))
-    if got.method == "attention":
-        want = additive_attention(model, _seen(model, engine.artifact.vocabulary, events)).numpy()
+    if got.method != "gradient":
+        read = additive_attention if got.method == "attention" else history_rollout
+        want = read(model, _seen(model, engine.artifact.vocabulary, events)).numpy()
         shares = np.append(got.start, got.weight)[-len(want) :]
         result.attention = max(result.attention, float(np.abs(shares - want).max()))
 

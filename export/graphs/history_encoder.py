@@ -183,6 +183,9 @@ class HistoryGraph(FeatureGraph):
     def attended(self, weight: ir.Value) -> None:
         """Called with the attention [B, 1, T] of the last state, for graphs that show it."""
 
+    def read(self, name: str, weight: ir.Value) -> None:
+        """Called with the attention [B, heads, T, T] of the layer of this name, for graphs that show it."""
+
     def positions(self, position: ir.Value) -> ir.Value:
         """Returns [T, d] learned position embeddings."""
         value: ir.Value = self.op.Gather(self.weight("encoder.position.weight"), position, axis=0)
@@ -231,6 +234,7 @@ class HistoryGraph(FeatureGraph):
         query, key, value = heads(x, "query"), heads(memory, "key"), heads(memory, "value")
         score = self.to_float(op.MatMul(query, op.Transpose(key, perm=[0, 1, 3, 2])))
         weight = op.Softmax(op.Add(op.Mul(score, self.floats(c.d_head**-0.5)), mask), axis=-1)
+        self.read(name, weight)
         mixed = op.Transpose(op.MatMul(self.to_compute(weight), value), perm=[0, 2, 1, 3])
         return self.linear(op.Reshape(mixed, self.ints(0, 0, c.heads * c.d_head)), f"{name}.out")
 

@@ -248,8 +248,9 @@ def explainer(shape: GraphShape) -> Interface:
     return Interface(inputs, (Tensor(names.WEIGHT, "float32", ("batch", "events")), _hidden(shape)))
 
 
-# Encoders without a state whose last state attends to all events of the history: their explainer shows that.
-_SHOW_ATTENTION = frozenset({"lstm_attention"})
+# Encoders without a state whose explainer shows their attention: that of the last state, or rolled out over the layers.
+ROLLED_OUT = frozenset({"sasrec", "bert4rec", "encoder_decoder", "gpt2rec"})
+_SHOW_ATTENTION = ROLLED_OUT | {"lstm_attention"}
 
 
 def history_explainer(shape: GraphShape) -> Interface:

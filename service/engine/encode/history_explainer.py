@@ -1,7 +1,8 @@
 """What each event of a history has to do with h, for encoders that encode histories whole.
 
-Some show their attention. For the others it is the gradient: by how much h moves if there is a little more or less of
-an event, as a share of what all events move ("gradient × input" of Shrikumar et al., 2016, by central differences).
+Those with attention to all events show it. For the others it is the gradient: by how much h moves if there is a little
+more or less of an event, as a share of what all events move ("gradient × input" of Shrikumar et al., 2016, by central
+differences).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from service.artifact import graph_names as names
 from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.artifact import Artifact
 from service.artifact.features import EventArrays
+from service.artifact.graph_interface import ROLLED_OUT
 from service.engine.encode.history_inputs import HistoryInputs
 from service.engine.interface import ExplanationMethod
 from service.engine.onnx_session import GraphSession, Values
@@ -30,6 +32,7 @@ class HistoryExplainer:
         """Prepares the inputs of the artefact's explainer."""
         self._graph = graph
         self._inputs = HistoryInputs(artifact, placement, masked=names.ASKED in graph.inputs)
+        self._rolled_out = artifact.network["encoder"] in ROLLED_OUT
         self._step = STEP["float16" if artifact.manifest["dtype"] == "float16" else "float32"]
         if names.CONTEXT in graph.inputs:  # the backbone, which rounds keys and values to the type of a state
             self._step = max(self._step, STEP[artifact.network["state_dtype"]])
@@ -48,7 +51,8 @@ class HistoryExplainer:
         if names.AMOUNT not in self._graph.inputs:
             feeds = self._inputs.of_rows([events], [context])
             out = self._graph.run(feeds, (values, self._inputs.of_length(feeds[names.ITEM].shape[1])))
-            return out[names.WEIGHT][0, :n], out[names.HIDDEN][0], "attention"
+            weight = out[names.WEIGHT][0, :n]  # less than 1 where an event behind the history asks for the next one
+            return weight / weight.sum(), out[names.HIDDEN][0], "attention_rollout" if self._rolled_out else "attention"
         amounts, event = np.ones((2 * n + 1, n), np.float32), np.arange(n)
         amounts[1 + event, event] = 1 + self._step
         amounts[1 + n + event, event] = 1 - self._step

@@ -18,7 +18,7 @@ from export.graphs.history_encoder import write_history_encoder
 from export.graphs.history_explainer import write_history_explainer
 from export.parity_gate import TOLERANCE, Probe
 from model.network.gpt4rec import GPT4Rec
-from model.reference.additive_attention import gradient_shares
+from model.reference.attention_rollout import history_rollout
 from service.artifact import graph_interface
 from service.artifact.artifact import Artifact
 from service.artifact.features import EventArrays
@@ -93,7 +93,7 @@ def test_onnx_equals_torch_and_so_does_the_explainer(parts: Parts, artifact: Art
         assert h == pytest.approx(torch_h(parts.model, seen), abs=1e-4)
     got = engine.explain(histories[6], from_start=True)
     seen = encoder_input(histories[6], WINDOW, artifact.vocabulary)
-    assert np.append(got.start, got.weight) == pytest.approx(gradient_shares(parts.model, seen).numpy(), abs=2e-2)
+    assert np.append(got.start, got.weight) == pytest.approx(history_rollout(parts.model, seen).numpy(), abs=1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
