@@ -161,7 +161,8 @@ class Metrics:
         self.events = self._counter(
             "gpt4rec_events",
             "Events by outcome: accepted, duplicate, failed; rejected counts whole batches; before_checkpoint counts "
-            "those of the accepted that came too late for a state which remembers more than the log keeps.",
+            "those of the accepted that came too late for a state which remembers more than the log keeps, and "
+            "inline_before_checkpoint those of a request for a list that its state leaves out for the same reason.",
             "outcome",
         )
         self.exposures = self._counter(

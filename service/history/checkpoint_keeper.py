@@ -12,7 +12,15 @@ from service.history import state_blob
 from service.history.history import History
 from service.history.profile import PendingEncoding, Profile, held, pending_encoding
 from service.history.state_blob import NO_CHECKPOINT, VersionedState
-from service.history.trim_checkpoint import Advance, advance, as_checkpoint, has_gap, is_due, needs_checkpoint
+from service.history.trim_checkpoint import (
+    Advance,
+    advance,
+    as_checkpoint,
+    has_gap,
+    is_due,
+    left_out,
+    needs_checkpoint,
+)
 from service.store.store import Store
 
 
@@ -52,7 +60,11 @@ class CheckpointKeeper:
         if has_gap(record, checkpoint, self._cap):
             self._metrics.state_cache.labels("state", "gap").inc()
         resumed = pending_encoding(profile, history, history_cap=self._cap, from_state=False, checkpoint=checkpoint)
-        return pending if resumed is None else resumed
+        if resumed is None:
+            return pending
+        if late := left_out(history, record.events, checkpoint):
+            self._metrics.events.labels("inline_before_checkpoint").inc(late)
+        return resumed
 
     async def advanced(self, profile: Profile, made: VersionedState, deadline: Deadline) -> VersionedState | None:
         """Returns the next checkpoint of a log, to be stored with its state; None if none is due.

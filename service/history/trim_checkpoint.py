@@ -82,7 +82,7 @@ def advance(record: UserRecord, state: VersionedState, checkpoint: VersionedStat
 def first_after(history: History, events: Sequence[StoredEvent], checkpoint: VersionedState) -> int:
     """Returns the position of the first event of a history that a checkpoint does not cover.
 
-    Events of a request that are older than the checkpoint are left out.
+    Events of a request that are older than the checkpoint are left out (`left_out` counts them).
 
     Args:
         history: The log, or one with the events of a request merged in.
@@ -97,6 +97,18 @@ def first_after(history: History, events: Sequence[StoredEvent], checkpoint: Ver
     border_ms = int(checkpoint.last_score)
     same_time = covered - sum(event.time_ms < border_ms for event in events[:covered])
     return bisect_left(history.times_ms, border_ms) + same_time
+
+
+def left_out(history: History, events: Sequence[StoredEvent], checkpoint: VersionedState) -> int:
+    """Returns how many events of a request are too old for a state that is rebuilt from the checkpoint.
+
+    Args:
+        history: The log, or one with the events of a request merged in.
+        events: The log.
+        checkpoint: The checkpoint.
+    """
+    own = _covered([event for event in events if event.item_id], checkpoint.last_score)
+    return first_after(history, events, checkpoint) - own
 
 
 def as_checkpoint(state: VersionedState) -> VersionedState:

@@ -136,7 +136,7 @@ class RecommendRequest(Body):
     )
     scene: Name | None = Field(None, description="Where the list is shown, as in the training data.")
     context: dict[Name, Feature] | None = Field(
-        None, max_length=32, description="Control codes of the list: a category, a price band."
+        None, max_length=32, description="Control codes of the list: a category, a price band, a style."
     )
     filter: ItemFilterBody | None = Field(None, description=FILTER_DESCRIPTION)
     fields: FieldsBody | None = Field(None, description=FIELDS_DESCRIPTION)

@@ -236,10 +236,13 @@ async def test_events_of_a_request_count_on_top_of_what_a_state_remembers(shared
         await service.recommend(user_id=USER.id, events=between)
         log.truth.add(kept[-2] + 1, 5)
         assert service.engine.jobs[-1].h.tolist() == log.truth.h
-        too_old = [{"item_id": "6", "type": "view", "timestamp": kept[0] + 1}]
+        assert counted(service, "inline_before_checkpoint") == 0
+        too_old = [{"item_id": item, "type": "view", "timestamp": kept[0] + 1} for item in ("6", "7")]
         log.truth.events.remove((kept[-2] + 1, 5))
         await service.recommend(user_id=USER.id, events=too_old)
         assert service.engine.jobs[-1].h.tolist() == log.truth.h
+        assert counted(service, "inline_before_checkpoint") == 2, "left out, and by name"
+        assert counted(service, "before_checkpoint") == 0, "the log was not told of them"
 
 
 @asynchronous
