@@ -1,7 +1,7 @@
 """What streams by behaviour, their losses and the text of queries are worth, against one mixed stream.
 
-    python -m loadtests.quality.behaviours known --work DIR [--seeds 0] [--epochs 20] [--users 800]
-    python -m loadtests.quality.behaviours log --data DIR --work DIR [--seeds 0] [--epochs 8] [--only a,b]
+    python -m loadtests.quality.behaviours known --work DIR [--seeds 0] [--epochs 20] [--users 800] [--only "a;b"]
+    python -m loadtests.quality.behaviours log --data DIR --work DIR [--seeds 0] [--epochs 8] [--only "a;b"]
 
 `known` makes a log whose truth is known (`behaviour_logs`) and judges the variants by `CRITERIA`, which were written
 down before anything was measured. `log` takes a data set (Complete Journey, or a shop's log with searches); every
@@ -12,6 +12,7 @@ encoder (`make texts`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,14 +66,20 @@ Only = Annotated[str, typer.Option(help="Names of variants, separated by semicol
 
 @app.command()
 def known(
-    work: Work, seeds: Seeds = "0", epochs: Epochs = 20, users: Annotated[int, typer.Option(min=100)] = 800
+    work: Work,
+    seeds: Seeds = "0",
+    epochs: Epochs = 20,
+    users: Annotated[int, typer.Option(min=100, help="Users of the log.")] = 800,
+    only: Only = "",
 ) -> None:
     """Trains the variants on the log whose truth is known, and judges them by the criteria."""
     dataset = known_log(users, items=60, clicks=4)
     dataset.save(work / "known")
-    wanted = list(dict.fromkeys(name for name, *_ in CRITERIA))
+    wanted = _chosen(only, [name for name, *_ in CRITERIA])
     gains = {name: _mean_gains(dataset, work, name, seeds, epochs, window=20, exclude=False) for name in wanted}
     for name, questions, side, limit in CRITERIA:
+        if name not in gains:
+            continue
         after = np.arange(users) % 2 == 0
         value = float(gains[name][after if questions == "after a search" else ~after].mean())
         judged = row(
@@ -96,7 +103,7 @@ def log(
 ) -> None:
     """Trains the variants on a log, and compares each with the mixed stream."""
     dataset = Dataset.load(data)
-    wanted = [name.strip() for name in only.split(";") if name.strip()] or list(VARIANTS)
+    wanted = _chosen(only, VARIANTS)
     if dataset.searches is None:
         wanted = [name for name in wanted if "query_buckets" not in VARIANTS[name].get("network", {})]
     gains = {
@@ -113,6 +120,19 @@ def log(
         record(MEMORY, row(f"{where} − mixed, lower end", interval.low, "NDCG@10", command, above=0.0))
         record(MEMORY, row(f"{where} − mixed, upper end", interval.high, "NDCG@10", command))
         console.print(f"{where}: {own.mean():.4f}, − mixed: {interval.low:+.4f} to {interval.high:+.4f}")
+
+
+def _chosen(only: str, names: Iterable[str]) -> list[str]:
+    """Returns the names that were asked for; all of `names` where none was.
+
+    Raises:
+        typer.BadParameter: A name is unknown.
+    """
+    names = list(dict.fromkeys(names))
+    asked = [name.strip() for name in only.split(";") if name.strip()]
+    if unknown := [name for name in asked if name not in names]:
+        raise typer.BadParameter(f"{'; '.join(unknown)}: choose from {'; '.join(names)}", param_hint="--only")
+    return asked or names
 
 
 def _mean_gains(

@@ -152,10 +152,25 @@ Ways of training beside the default one, each a file of `model/training/methods/
 by default; set them as `methods.<field>`. An increment goes on without pretraining, teacher, truncation, random
 clicks and a kept backbone. `python -m loadtests.quality.methods` measures each against the defaults.
 
+A line for each; `--set` may be given several times to use some together.
+
 ```sh
-gpt4rec train --data DATA --out RUN --set methods.contrast=0.1 --set methods.negatives=batch_mixed
+gpt4rec train --data DATA --out RUN --set methods.pretrain_epochs=5 --set max_epochs=25
+gpt4rec train --data DATA --out RUN --set methods.contrast=0.1
+gpt4rec train --data DATA --out RUN --set methods.augment=0.3
+gpt4rec train --data DATA --out RUN --set methods.scheduled_sampling=0.25
+gpt4rec train --data DATA --out RUN --set methods.diversity=0.1
+gpt4rec train --data DATA --out RUN --set methods.negatives=batch_mixed
+gpt4rec train --data DATA --out RUN --set methods.keep_events=100 --set methods.keep=important
+gpt4rec train --data DATA --out RUN --set methods.random_clicks=0.1
+gpt4rec train --data DATA --out RUN --set methods.adversarial=1
 gpt4rec train --data DATA --out RUN --set methods.teacher=runs/base
-gpt4rec train --data SMALL --out RUN --set methods.backbone=runs/large --set methods.adapter=16
+gpt4rec train --data DATA --out RUN --set methods.item_teacher=0.1
+gpt4rec train --data DATA --out RUN --set methods.meta_start=0.1
+gpt4rec train --data DATA --out RUN --set methods.precision=bfloat16
+gpt4rec train --data DATA --out RUN --set encoder=window_attention --set network.pattern=routing \\
+    --set methods.routing_balance=0.01
+gpt4rec train --data DATA --out RUN --set methods.backbone=runs/large --set methods.adapter=16
 ```
 """
 _SIZES = """\

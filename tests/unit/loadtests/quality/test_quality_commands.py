@@ -46,12 +46,15 @@ def test_conditions_are_trained_asked_and_compared_and_nothing_is_trained_twice(
     work = tmp_path / "work"
     work.mkdir()
     arguments = ["journey", "--data", str(tmp_path / "log"), "--work", str(work), "--epochs", "1", "--days", "900"]
-    arguments += ["--least", "1", "--only", "none,hierarchical,control"]
+    arguments += ["--least", "1", "--only", "none,hierarchical,control,features,mlp,scene,prompts"]
     invoke(command.app, *arguments)
     found = results.load(condition_rows.NAME, kept)
     assert found is not None
     labels = [row["label"] for row in found["ablations"]["journey-900-1-1-1"]]
-    assert labels[:2] == ["codes from the category tree, not semantic ids", "category asked for"]
+    assert {
+        "codes from the category tree, not semantic ids", "user features in a layer (MLP), not as a sum",
+        "soft prompts for the scene, beside its embedding", "category asked for",
+    } <= {*labels}  # fmt: skip
     assert {"item-CF", "popularity", "repeat purchase", "unknown"} <= set(next(iter(found["runs"].values()))["figures"])
     assert all(label in conditions(found) for label in labels)
     assert len(results.read_rows(kept / "quality.json")) == len(labels)

@@ -12,6 +12,7 @@ from model.tokenizers.semantic import default_code_size
 from model.training import reference
 from model.training.config import SETTINGS, TrainConfig
 from model.training.defaults import RULES
+from model.training.method_settings import MethodSettings
 
 # Fields of the network that follow from the data or from another setting.
 FROM_THE_DATA = {
@@ -31,6 +32,23 @@ def test_every_training_setting_is_documented() -> None:
         assert setting.meaning.endswith("."), name
         assert setting.change.endswith("."), name
         assert f"| `{name}` |" in page
+
+
+def test_every_training_method_has_a_line_that_switches_it_on() -> None:
+    block = (
+        reference.PAGE.read_text(encoding="utf-8").partition("\n## Methods\n")[2].split("```")[1].replace("\\\n", " ")
+    )
+    lines = [line.split() for line in block.splitlines() if line.startswith("gpt4rec train")]
+    switched: set[str] = set()
+    for words in lines:
+        made = TrainConfig.build(None, [word for word in words if "=" in word])
+        off = MethodSettings()
+        on = {name for name, value in made.methods.items() if value != getattr(off, name)}
+        assert on, words
+        switched |= on
+    belongs_to_another = {"pretrain_attribute", "pretrain_contrast", "distil", "distil_temperature", "adapter",
+                          "adversarial_size", "meta_rate"}  # fmt: skip
+    assert {f.name for f in fields(MethodSettings)} - switched == belongs_to_another
 
 
 def test_every_setting_has_its_place_on_the_page_once() -> None:
