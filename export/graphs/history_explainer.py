@@ -96,12 +96,12 @@ class HistoryExplainerGraph(InAmounts, HistoryGraph):
                 beside = read if beside is None else op.Add(beside, read)
                 row = op.Mul(row, self.floats(0.5))
             row = op.Add(self.halved(row, f"encoder.blocks.{layer}.attention"), op.Mul(row, self.floats(0.5)))
-        if beside is None:
-            return row
-        for layer in reversed(layers):
-            read = self.halved(beside, f"encoder.reads.{layer}.attention")
-            beside = op.Add(read, op.Mul(beside, self.floats(0.5)))
-        value: ir.Value = op.Add(row, beside)
+        value: ir.Value = row
+        if beside is not None:
+            for layer in reversed(layers):
+                read = self.halved(beside, f"encoder.reads.{layer}.attention")
+                beside = op.Add(read, op.Mul(beside, self.floats(0.5)))
+            value = op.Add(row, beside)
         return value
 
     def halved(self, row: ir.Value, name: str) -> ir.Value:
