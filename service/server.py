@@ -11,6 +11,7 @@ import logging
 import math
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
@@ -39,6 +40,9 @@ BEAT_S = 0.25
 _LAST_CONNECTIONS_S = 0.02
 # What an orderly stop may take beside the settings: the embedded store writes its file.
 _STOP_SPARE_S = 5.0
+# How long a thread may wait for the interpreter while another computes. An engine's thread takes it again after each of
+# its graphs; with Python's 5 ms a busy event loop would hold up every run several times.
+_SWITCH_S = 0.0001
 # Before it has started, a process has nothing to lose.
 _START_STOP_S = 5.0
 
@@ -201,6 +205,7 @@ def serve_app(
 ) -> None:
     """Serves an existing application; `more` goes to `Server`; otherwise as `serve_one`."""
     allow_connections()
+    sys.setswitchinterval(_SWITCH_S)
     server = Server(app, settings, announce, **more)
     # uvicorn exits the process if the lifespan failed; the cause is raised below.
     with contextlib.suppress(SystemExit):

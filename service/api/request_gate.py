@@ -134,7 +134,7 @@ class RequestGate:
         elif self._cors is None and not head:
             answer.at_once = scope.get(WHOLE)
         if in_flight is not None:
-            in_flight = _counted(in_flight, scope, call)
+            in_flight = await self._counted(in_flight, scope, call)
         metrics.inflight.inc()
         body = AnswerBody(answer, head=head, asked=scope["headers"])
         try:
@@ -152,6 +152,19 @@ class RequestGate:
             if answer.deprecated is not None:
                 answer.deprecated.count(metrics, self._owner)
             self._record(scope, method, call, answer.status, metrics, trace)
+
+    async def _counted(self, in_flight: InFlight, scope: Scope, call: RequestContext) -> InFlight | None:
+        """Counts a request among those of its space and notes what that means for it; None if it does not count."""
+        if not in_flight.counts(scope["path"]):
+            return None
+        admission = in_flight.begin(scope["path"])
+        if admission == "refused":
+            scope.setdefault(REFUSED, Crowded())
+            if not self._draining():
+                await in_flight.hold()
+            return None
+        call.hurried = admission == "hurried"
+        return in_flight
 
     def _call(self, scope: Scope) -> RequestContext:
         # Of several headers of one name the first one counts.
@@ -310,17 +323,6 @@ class _Bounded:
         if self._read > self._most:
             raise too_large(self._most)
         return message
-
-
-def _counted(in_flight: InFlight, scope: Scope, call: RequestContext) -> InFlight | None:
-    """Counts a request among those of its space and notes what that means for it; None if it does not count."""
-    if not in_flight.counts(scope["path"]):
-        return None
-    admission = in_flight.begin(scope["path"])
-    if admission == "refused":
-        scope.setdefault(REFUSED, Crowded())
-    call.hurried = admission == "hurried"
-    return in_flight
 
 
 def _raise_refusal(scope: Scope) -> None:

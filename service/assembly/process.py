@@ -154,7 +154,7 @@ class _Process:
             spaces=self._spaces,
             owners=self._owners,
             several=self._settings.spaces is not None,
-            in_flight=InFlight(space.settings.inflight_max, metrics, self._loop_turns.space()),
+            in_flight=InFlight(metrics, self._loop_turns.space(space.settings.inflight_max)),
             unspaced=self._unspaced,
         )
         self._spaces[space.name] = runtime

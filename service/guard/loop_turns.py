@@ -4,58 +4,122 @@ A request takes the event loop for up to a millisecond, and hundreds of one spac
 began in the round in which they arrive, a request of another space would wait for all. So those beyond a few wait for
 the next rounds, between which the loop reads what has arrived meanwhile. A request that waits is in progress, and so
 the bound of its space sees it (`service.guard.in_flight`).
+
+Rounds also show whether the loop is late. While several spaces ask and its rounds are long, the space with the most
+requests in progress gives way: its bound is cut, and recovers with time (additive increase, multiplicative decrease, as
+in Chiu and Jain, *Analysis of the increase and decrease algorithms for congestion avoidance*, 1989).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
+from math import exp
+from time import perf_counter
 
 # Requests of one space that begin in one round.
-_AT_ONCE = 4
+_AT_ONCE = 2
+# A round that takes longer makes the others wait for the space with the most requests in progress.
+_LATE_S = 0.0015
+# A cut takes effect when requests in progress have ended; until then there is no further one.
+_CUT_TO, _CUT_EVERY_S = 0.7, 0.02
+# Never cut below so many: pages ask for a few lists at once.
+_LEAST = 2
+_RECOVERED_A_SECOND = 20.0
+# Requests count for about as long towards how crowded a space is.
+_CROWD_S = 0.2
+# A space is asked for as long after its last request.
+_ASKED_FOR_S = 1.0
 
 
 class LoopTurns:
     """The rounds of the event loop, as all spaces see them."""
 
-    def __init__(self, at_once: int = _AT_ONCE) -> None:
+    def __init__(self, at_once: int = _AT_ONCE, clock: Callable[[], float] = perf_counter) -> None:
         """Begins without requests.
 
         Args:
             at_once: Requests of one space that begin in one round.
+            clock: Returns the time in seconds.
         """
-        self.at_once = at_once
+        self.at_once, self.clock = at_once, clock
         self._spaces: list[SpaceTurn] = []
-        self._scheduled = False
+        self._scheduled: float | None = None
+        self._cut = clock()
 
-    def space(self) -> SpaceTurn:
-        """Returns the turns of one more space."""
-        space = SpaceTurn(self)
+    def space(self, most: int) -> SpaceTurn:
+        """Returns the turns of one more space.
+
+        Args:
+            most: Bound of its requests in progress.
+        """
+        space = SpaceTurn(self, most)
         self._spaces.append(space)
         return space
 
     def schedule(self) -> None:
         """Begins the next round after this one."""
-        if not self._scheduled:
-            self._scheduled = True
+        if self._scheduled is None:
+            self._scheduled = self.clock()
             asyncio.get_running_loop().call_soon(self._round)
 
     def _round(self) -> None:
-        self._scheduled = False
+        now = self.clock()
+        late = self._scheduled is not None and now - self._scheduled > _LATE_S
+        self._scheduled = None
+        if late and now - self._cut >= _CUT_EVERY_S:
+            self._give_way(now)
         for space in self._spaces:
             if space.next_round():
                 self.schedule()
 
+    def _give_way(self, now: float) -> None:
+        """Cuts the bound of the space with the most requests in progress, if there is another to give way to."""
+        asked_for = [space for space in self._spaces if now - space.asked < _ASKED_FOR_S]
+        if len(asked_for) > 1:
+            self._cut = now
+            max(asked_for, key=SpaceTurn.crowding).cut(now)
+
 
 class SpaceTurn:
-    """The turns of one space."""
+    """The turns of one space, and the bound of its requests in progress.
 
-    __slots__ = ("_begun", "_turns", "_waiting")
+    Attributes:
+        in_progress: Requests that have begun and not ended; `service.guard.in_flight` counts them.
+        asked: Time of the last request.
+    """
 
-    def __init__(self, turns: LoopTurns) -> None:
-        self._turns = turns
-        self._begun = 0
+    __slots__ = ("_begun", "_crowd", "_limit", "_most", "_read", "_turns", "_waiting", "asked", "in_progress")
+
+    def __init__(self, turns: LoopTurns, most: int) -> None:
+        self._turns, self._most = turns, most
+        self._limit, self._read = float(most), turns.clock()
+        self._begun, self._crowd = 0, 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self.in_progress, self.asked = 0, float("-inf")
+
+    def limit(self) -> float:
+        """Returns how many requests may be in progress, for one that has just come."""
+        now = self._turns.clock()
+        self._crowd = 1.0 + self._crowd * exp((self.asked - now) / _CROWD_S)
+        self.asked = now
+        if self._limit < self._most:
+            self._recover(self.asked)
+        return self._limit
+
+    def crowding(self) -> float:
+        """Returns how many requests came lately beside how many may be in progress."""
+        return self._crowd / self._most
+
+    def cut(self, now: float) -> None:
+        """Cuts the bound, to a share of what is in progress if that is less than the bound."""
+        self._recover(now)
+        self._limit = max(min(_LEAST, self._most), _CUT_TO * min(self._limit, self.in_progress))
+
+    def _recover(self, now: float) -> None:
+        self._limit = min(self._most, self._limit + _RECOVERED_A_SECOND * (now - self._read))
+        self._read = now
 
     def take(self) -> bool:
         """Takes a turn of this round; returns whether there was one. If not, wait for `turn`."""
