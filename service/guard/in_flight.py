@@ -1,8 +1,8 @@
 """How many requests of one space may be in progress: the bound that a flood on it meets first.
 
 It is decided before the body of a request is read. Beyond the bound `/recommend` answers from the popular items,
-without Redis and without the model; beyond twice the bound, and on every other route, the answer is 429. The bound gives
-way to other spaces while the event loop is late (`service.guard.loop_turns`).
+without Redis and without the model; beyond twice the bound, and on every other route, the answer is 429. While the
+event loop is busy, the bound of a crowded space gives way to the other spaces (`service.guard.loop_turns`).
 
 A refusal costs little, but a client that is refused at once asks again at once: reading and refusing what a few hundred
 connections send takes longer than the lists of the others may. So a refusal is held for a moment, in which its

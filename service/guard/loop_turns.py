@@ -5,9 +5,9 @@ began in the round in which they arrive, a request of another space would wait f
 the next rounds, between which the loop reads what has arrived meanwhile. A request that waits is in progress, and so
 the bound of its space sees it (`service.guard.in_flight`).
 
-Rounds also show whether the loop is late. While several spaces ask and its rounds are long, the space with the most
-requests in progress gives way: its bound is cut, and recovers with time (additive increase, multiplicative decrease, as
-in Chiu and Jain, *Analysis of the increase and decrease algorithms for congestion avoidance*, 1989).
+Rounds also show how busy the loop is. While several spaces ask and requests take more than half of its time, the space
+that asks most gives way: its bound is cut, and recovers with time (additive increase, multiplicative decrease, as in
+Chiu and Jain, *Analysis of the increase and decrease algorithms for congestion avoidance*, 1989).
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ from time import perf_counter
 
 # Requests of one space that begin in one round.
 _AT_ONCE = 2
-# A round that takes longer makes the others wait for the space with the most requests in progress.
-_LATE_S = 0.0015
-# A cut takes effect when requests in progress have ended; until then there is no further one.
-_CUT_TO, _CUT_EVERY_S = 0.7, 0.02
-# Never cut below so many: pages ask for a few lists at once.
-_LEAST = 2
+# Share of the time in which rounds are under way beyond which others wait too long for their turns, and how long it is
+# measured. Threads of the engines, reading and answering take the rest.
+_BUSY, _BUSY_OVER_S = 0.5, 0.05
+# What a cut leaves of the bound, and how much is enough for a page that asks for a few lists at once.
+_CUT_TO, _LEAST = 0.7, 4
 _RECOVERED_A_SECOND = 20.0
 # Requests count for about as long towards how crowded a space is.
 _CROWD_S = 0.2
@@ -46,7 +45,7 @@ class LoopTurns:
         self.at_once, self.clock = at_once, clock
         self._spaces: list[SpaceTurn] = []
         self._scheduled: float | None = None
-        self._cut = clock()
+        self._window, self._busy_s = clock(), 0.0
 
     def space(self, most: int) -> SpaceTurn:
         """Returns the turns of one more space.
@@ -66,20 +65,22 @@ class LoopTurns:
 
     def _round(self) -> None:
         now = self.clock()
-        late = self._scheduled is not None and now - self._scheduled > _LATE_S
-        self._scheduled = None
-        if late and now - self._cut >= _CUT_EVERY_S:
-            self._give_way(now)
+        if self._scheduled is not None:
+            self._busy_s += now - self._scheduled
+            self._scheduled = None
+        if (window_s := now - self._window) >= _BUSY_OVER_S:
+            if self._busy_s > _BUSY * window_s:
+                self._give_way(now)
+            self._window, self._busy_s = now, 0.0
         for space in self._spaces:
             if space.next_round():
                 self.schedule()
 
     def _give_way(self, now: float) -> None:
-        """Cuts the bound of the space with the most requests in progress, if there is another to give way to."""
+        """Cuts the bound of the space that asks most, if there is another to give way to."""
         asked_for = [space for space in self._spaces if now - space.asked < _ASKED_FOR_S]
         if len(asked_for) > 1:
-            self._cut = now
-            max(asked_for, key=SpaceTurn.crowding).cut(now)
+            max(asked_for, key=lambda space: space.crowding(now)).cut(now)
 
 
 class SpaceTurn:
@@ -105,12 +106,12 @@ class SpaceTurn:
         self._crowd = 1.0 + self._crowd * exp((self.asked - now) / _CROWD_S)
         self.asked = now
         if self._limit < self._most:
-            self._recover(self.asked)
+            self._recover(now)
         return self._limit
 
-    def crowding(self) -> float:
-        """Returns how many requests came lately beside how many may be in progress."""
-        return self._crowd / self._most
+    def crowding(self, now: float) -> float:
+        """Returns how many requests came lately beside how many may be in progress without a cut."""
+        return self._crowd * exp((self.asked - now) / _CROWD_S) / self._most
 
     def cut(self, now: float) -> None:
         """Cuts the bound, to a share of what is in progress if that is less than the bound."""
