@@ -115,9 +115,11 @@ def keep(row: Row, entry: dict[str, Any], out: Path) -> None:
     figures = {
         fleet_criteria.FAILOVER_LOST: sum(one["beyond"] for one in rows.values()),
         fleet_criteria.FAILOVER_5XX: sum(one["5xx"] for one in rows.values()),
-        fleet_criteria.FAILOVER_LATE: max(one["late_percent"] for one in rows.values()),
         fleet_criteria.FAILOVER_ROWS: len(rows),
     }
+    late = [one["late_percent"] for one in rows.values()]
+    if None not in late:  # rows of a machine that was not idle have no figure
+        figures[fleet_criteria.FAILOVER_LATE] = max(late)
     for name, value in figures.items():
         results.record(out / results.FLEET.name, fleet_criteria.row(name, value, COMMAND))
 
