@@ -70,36 +70,35 @@ def closed_nodes(trie: Trie, masks: Sequence[Mask], excluded: Sequence[IntArray]
         The closed nodes of levels 1 … K.
     """
     row, node = _excluded_leaves(trie, masks, excluded)
-    if not len(node):
-        return [NOTHING_CLOSED] * trie.levels
     hidden: Counts = np.ones(len(node), np.int64)  # excluded leaves under each node
-    levels = [_Nodes(row, node, trie.parent[-1].take(node), np.ones(len(node), np.bool_))]
-    for level in range(trie.levels - 2, -1, -1):
-        below = levels[-1]
+    closed: list[ClosedNodes] = []  # of the deepest level first
+    for level in range(trie.levels - 1, 0, -1):
+        if not len(node):
+            break
+        parent = trie.parent[level].take(node)
         # Sorted by row and node, so the children of one parent are neighbours.
-        starts = below.first_children(len(masks)).nonzero()[0]
-        hidden = np.add.reduceat(hidden, starts)
-        row, node = below.row.take(starts), below.parent.take(starts)
-        closed = hidden == _counts(masks, level, row, node)
-        levels.append(_Nodes(row, node, trie.parent[level].take(node), closed))
-    return _without_closed_parents(trie, levels[::-1], len(masks))
+        first = _changes(parent)
+        if len(masks) > 1:
+            first |= _changes(row)
+        starts = first.nonzero()[0]
+        row_above, above, hidden = row.take(starts), parent.take(starts), np.add.reduceat(hidden, starts)
+        whole = hidden == _counts(masks, level - 1, row_above, above)
+        if not whole.any():
+            closed.append(_placed(trie, level, row, node, parent))
+            row = node = _NONE
+        else:
+            reachable = ~whole.take(first.cumsum() - 1)
+            closed.append(_placed(trie, level, row[reachable], node[reachable], parent[reachable]))
+            # Only what is above closed nodes alone can be closed.
+            row, node, hidden = row_above[whole], above[whole], hidden[whole]
+    if len(node):
+        closed.append(_placed(trie, 0, row, node, np.zeros(len(node), np.int64)))
+    return [*[NOTHING_CLOSED] * (trie.levels - len(closed)), *reversed(closed)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Nodes:
-    """The nodes of one level above excluded leaves, and which of them are closed."""
-
-    row: IntArray
-    node: IntArray
-    parent: IntArray
-    closed: BoolArray
-
-    def first_children(self, rows: int) -> BoolArray:
-        """Marks the first node of each row and parent."""
-        first = _changes(self.parent)
-        if rows > 1:
-            first |= _changes(self.row)
-        return first
+def _placed(trie: Trie, level: int, row: IntArray, node: IntArray, parent: IntArray) -> ClosedNodes:
+    """The closed nodes below a level, with their place among the children of their parents."""
+    return ClosedNodes(row, parent, node - trie.first_child[level].take(parent))
 
 
 def _changes(values: IntArray) -> BoolArray:
@@ -108,20 +107,6 @@ def _changes(values: IntArray) -> BoolArray:
     first[:1] = True
     np.not_equal(values[1:], values[:-1], out=first[1:])
     return first
-
-
-def _without_closed_parents(trie: Trie, levels: Sequence[_Nodes], rows: int) -> list[ClosedNodes]:
-    reachable = []
-    for level, nodes in enumerate(levels):
-        closed = nodes.closed
-        if level > 0 and levels[level - 1].closed.any():
-            parent_index = nodes.first_children(rows).cumsum() - 1
-            closed = closed & ~levels[level - 1].closed.take(parent_index)
-        row, node, parent = nodes.row, nodes.node, nodes.parent
-        if not closed.all():
-            row, node, parent = row[closed], node[closed], parent[closed]
-        reachable.append(ClosedNodes(row, parent, node - trie.first_child[level].take(parent)))
-    return reachable
 
 
 def _excluded_leaves(trie: Trie, masks: Sequence[Mask], excluded: Sequence[IntArray]) -> tuple[IntArray, IntArray]:
