@@ -99,6 +99,7 @@ class RunCosts:
         # The smallest number of rows of each class.
         self._firsts = [n for n in range(1, len(places)) if n == 1 or places[n] != places[n - 1]]
         self._groups: dict[Hashable, list[RunningQuantile]] = {}
+        self._ended: dict[Hashable, float] = {}
 
     def ran(self, group: Hashable, rows: int, seconds: float) -> None:
         """Adds the time of a run of `rows` rows, whatever its outcome."""
@@ -109,6 +110,7 @@ class RunCosts:
         if now - sizes[place].updated >= _FORGET_S:
             sizes[place] = RunningQuantile()
         sizes[place].add(seconds, now)
+        self._ended[group] = now
 
     def run_s(self, group: Hashable, rows: int) -> float:
         """Returns the seconds that a run of `rows` rows takes; 0 if nothing was measured yet.
@@ -129,7 +131,7 @@ class RunCosts:
 
     def measured(self, group: Hashable) -> float:
         """Returns the clock time at which a run of the group last ended; −∞ if never."""
-        return max((size.updated for size in self._groups.get(group, ())), default=-math.inf)
+        return self._ended.get(group, -math.inf)
 
     def _known_s(self, group: Hashable, rows: int) -> float | None:
         sizes = self._groups.get(group)

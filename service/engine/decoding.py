@@ -20,6 +20,7 @@ _BUCKET_OF = [next(bucket for bucket in WIDTH_BUCKETS if bucket >= wanted) for w
 # Numbers of candidates that lists have at the least. Lists of ten and of twenty with a beam of 5, the default, have
 # buckets of their own: where runs are narrow, these numbers are what such a list costs.
 LEAST_BUCKETS: tuple[int, ...] = (8, 16, 32, 50, 64, 100, 128)
+_LEAST_OF = [next(bucket for bucket in LEAST_BUCKETS if bucket >= wanted) for wanted in range(MAX_WIDTH + 1)]
 
 _ALL_MASS = 2.0
 _LEAST_JOINED = 8
@@ -79,7 +80,7 @@ def least_candidates(decoding: Decoding, k: int, width: int, pool: int = 0) -> i
         return 0
     of_each = decoding.beam_width if decoding.strategy == "beam" and decoding.demanded else 1
     wanted = min(width, max(of_each * k, pool))
-    return min(width, next((bucket for bucket in LEAST_BUCKETS if bucket >= wanted), width))
+    return min(width, _LEAST_OF[wanted])
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ MAX_CANDIDATES = 500
 # A cursor: base64 that begins with the number of its format (`service.recommend.page_token`).
 CURSOR_MAX = 65_536
 _CURSOR = r"^A[Q-Za-f][A-Za-z0-9_-]+$"
+# An empty list by default. Written as a `default`, it would be deep-copied for every request.
+_EMPTY: dict[str, Any] = {"default_factory": list, "json_schema_extra": {"default": []}}
 
 
 class InlineEvent(Body):
@@ -107,7 +109,7 @@ class RecommendRequest(Body):
         "history of the user alone is read.",
     )
     events: list[InlineEvent] = Field(
-        default=[],
+        **_EMPTY,
         max_length=MAX_INLINE_EVENTS,
         description="Events of the current session, for this answer only. They join the stored history.",
     )
@@ -140,7 +142,7 @@ class RecommendRequest(Body):
     )
     filter: ItemFilterBody | None = Field(None, description=FILTER_DESCRIPTION)
     fields: FieldsBody | None = Field(None, description=FIELDS_DESCRIPTION)
-    exclude: list[Id] = Field(default=[], max_length=MAX_EXCLUDED, description="Items that must not be listed.")
+    exclude: list[Id] = Field(**_EMPTY, max_length=MAX_EXCLUDED, description="Items that must not be listed.")
     exclude_seen: bool | None = Field(
         None,
         description="Leaves out every item of the stored history and of `events`, whatever the type of its event, and "
