@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -45,11 +45,11 @@ class Fleet:
         self._encoder, self._layout = engine.artifact.encoder_version.name, engine.state_layout
         engine.close()
 
-    def start(self, role: str, workers: int = 1) -> Serve:
+    def start(self, role: str, *, workers: int = 1, more: Mapping[str, str] | None = None) -> Serve:
         folder = self._folder / f"{role}-{next(self._number)}"
         folder.mkdir()
         arguments = ("--artifact", str(self.artifact), "--redis", self._url, "--role", role, "--workers", str(workers))
-        settings = {**PATIENT, **ENCODER}
+        settings = {**PATIENT, **ENCODER, **(more or {})}
         for last in (False, False, True):
             try:
                 return self._stack.enter_context(kept(Serve(folder, *arguments, **settings)))
