@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from copy import copy
+from collections.abc import Callable
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import api_version
-from service.api.answer_body import COMPRESSED_FROM, AnswerBody
+from service.api.answer_body import AnswerBody
+from service.api.bounded_body import BoundedBody, check_head, raise_refusal
 from service.api.connection import REFUSED
 from service.api.cors import Cors
 from service.api.deprecated_call import DeprecatedCall
 from service.api.direct_route import Direct
-from service.api.exchange import WHOLE, Whole
+from service.api.exchange import WHOLE
+from service.api.gate_answer import GateAnswer
 from service.api.json_reply import JsonReply
 from service.api.problems import problem
 from service.api.senders import Senders, path_prefix
@@ -24,7 +25,7 @@ from service.common.deadline import Clock, waited
 from service.common.errors import Draining, ServiceError
 from service.common.metrics import Metrics
 from service.common.request_context import RequestContext, request_id
-from service.common.request_errors import BodyTooLarge, Crowded, EncodedBody
+from service.common.request_errors import Crowded
 from service.guard.in_flight import InFlight
 from service.schemas.deprecations import Deprecations
 from service.tracing import tracing
@@ -38,27 +39,8 @@ _NOT_TRACED = frozenset({"/healthz", "/readyz", "/metrics"})
 # /readyz fail yet, or a request that is on its way, costs nobody an error.
 _OPERATORS = "/ops"
 _UNMATCHED = "unmatched"
-_WITHOUT_BODY = frozenset({"GET", "OPTIONS"})
 _NONE: Direct = {}
 _NOTHING = Deprecations()
-# On every answer: a browser must not guess a content type, nor send the address of the page to other sites.
-_SAFE = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
-# On answers that a browser may show or cache, unless the route sets its own. POST answers are neither.
-_SHOWN = [
-    (b"content-security-policy", b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
-    (b"cache-control", b"no-store"),
-]
-# The same as header lines.
-_SAFE_LINES = b"".join(b"%b: %b\r\n" % pair for pair in _SAFE)
-_SHOWN_LINES = b"".join(b"%b: %b\r\n" % pair for pair in _SHOWN)
-# Digits of a length that are read: more than any limit has.
-_DIGITS = 20
-# Status of a request whose client left before the answer began, as in nginx.
-_CLIENT_GONE = 499
-# Characters of a header that an error shows.
-_SHOWN_MAX = 40
-# Part of uvloop's message for a connection that closed while its answer was made.
-_CLOSED = "handler is closed"
 
 
 class RequestGate:
@@ -128,7 +110,7 @@ class RequestGate:
         if head:
             # Answered as a GET. uvicorn reads the method of its own scope while it sends.
             scope = {**scope, "method": "GET"}
-        answer = _Answer(send, call.request_id, self._draining, shown=method != "POST")
+        answer = GateAnswer(send, call.request_id, self._draining, shown=method != "POST")
         if self._deprecations is not None:
             answer.deprecated = DeprecatedCall(self._deprecations, scope, call, version)
         elif self._cors is None and not head:
@@ -187,10 +169,10 @@ class RequestGate:
         """Calls `_answer` inside the CORS middleware, since errors need its headers too."""
         await self._answer(scope, receive, send, scope["state"]["answer"])
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, answer: _Answer) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, answer: GateAnswer) -> None:
         try:
             self._admit(scope)
-            bounded = _Bounded(receive, self._max_body_bytes, scope)
+            bounded = BoundedBody(receive, self._max_body_bytes, scope)
             route = self._direct.get((scope["method"], scope["path"]))
             if route is None:
                 await self._app(scope, bounded, send)
@@ -213,16 +195,10 @@ class RequestGate:
             await problem(ServiceError(), answer.request_id)(scope, receive, send)
 
     def _admit(self, scope: Scope) -> None:
-        _raise_refusal(scope)
+        raise_refusal(scope)
         if self._draining() and f"{scope['path']}/".startswith(f"{_OPERATORS}/"):
             raise Draining("shutting down")
-        headers = scope["state"]["call"].headers
-        length = headers.get(b"content-length")
-        # Python refuses to convert thousands of digits.
-        if length is not None and length.isdigit() and int(length.lstrip(b"0")[:_DIGITS] or 0) > self._max_body_bytes:
-            raise too_large(self._max_body_bytes)
-        if b"content-encoding" in headers and scope["method"] not in _WITHOUT_BODY:
-            refuse_encoded(scope["headers"])
+        check_head(scope, self._max_body_bytes)
 
     def _record(
         self,
@@ -249,99 +225,3 @@ class RequestGate:
             ms=round(took * 1000.0, 3),
             **call.facts,
         )
-
-
-class _Answer:
-    """The `send` of a request: adds the request's id and the safe headers to the answer, and notes its status.
-
-    While the process shuts down, an answer ends its connection, so that the client's next request goes to another
-    process.
-    """
-
-    def __init__(self, send: Send, request_id: str, draining: Callable[[], bool], *, shown: bool) -> None:
-        self._send, self._draining, self._shown = send, draining, shown
-        self.request_id = request_id
-        self.status = _CLIENT_GONE
-        self.deprecated: DeprecatedCall | None = None
-        # Sends an answer in one piece; None if the server cannot, or there is more to do with the answer.
-        self.at_once: Whole | None = None
-
-    @property
-    def started(self) -> bool:
-        return self.status != _CLIENT_GONE
-
-    async def whole(self, reply: JsonReply) -> bool:
-        """Sends an answer in one piece; returns whether that could be done."""
-        if self.at_once is None or len(reply.body) >= COMPRESSED_FROM or (own := reply.lines()) is None:
-            return False
-        self.status = reply.status_code
-        lines = b"%b%bx-request-id: %b\r\n" % (own, _SAFE_LINES, self.request_id.encode("ascii"))
-        try:
-            await self.at_once(
-                self.status, lines + _SHOWN_LINES if self._shown else lines, reply.body, self._draining()
-            )
-        except RuntimeError as error:
-            self._gone(error)
-        return True
-
-    def _gone(self, error: RuntimeError) -> None:
-        """Raises what an answer that could not be sent means."""
-        if _CLOSED not in str(error):
-            raise error
-        self.status = _CLIENT_GONE
-        raise ClientDisconnect from error
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            given = message.get("headers", ())
-            headers = [*given, *_SAFE, (b"x-request-id", self.request_id.encode("ascii"))]
-            if self._shown:
-                names = {name for name, _ in given}
-                headers += [(name, value) for name, value in _SHOWN if name not in names]
-            message["headers"] = headers
-            if self.deprecated is not None:
-                headers += self.deprecated.headers()
-            if self._draining():
-                headers.append((b"connection", b"close"))
-        try:
-            await self._send(message)
-        except RuntimeError as error:
-            self._gone(error)
-
-
-class _Bounded:
-    """The `receive` of a request: refuses to read more than `most` bytes, and what its connection refuses."""
-
-    def __init__(self, receive: Receive, most: int, scope: Scope) -> None:
-        self._receive, self._most, self._scope, self._read = receive, most, scope, 0
-
-    async def __call__(self) -> Message:
-        message = await self._receive()
-        _raise_refusal(self._scope)
-        self._read += len(message.get("body", b""))
-        if self._read > self._most:
-            raise too_large(self._most)
-        return message
-
-
-def _raise_refusal(scope: Scope) -> None:
-    """Raises the error with which the connection refuses the request, if it does.
-
-    It raises a copy: an error that was raised keeps its frames, and with them the body, as long as the scope is kept.
-    """
-    if REFUSED in scope:
-        raise copy(scope[REFUSED])
-
-
-def too_large(most: int) -> BodyTooLarge:
-    """Returns the error for a body of more than `most` bytes."""
-    return BodyTooLarge(f"the body is larger than {most} bytes")
-
-
-def refuse_encoded(headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Raises EncodedBody if a request says that its body is encoded."""
-    for name, value in headers:
-        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
-            shown = value[:_SHOWN_MAX].decode("ascii", "replace")
-            raise EncodedBody(f"Content-Encoding: {shown} is not read; send the body as plain JSON, without the header")
