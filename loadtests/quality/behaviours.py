@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import typer
@@ -27,6 +27,8 @@ from model.data.dataset import Dataset, sequences
 from model.evaluation.bootstrap import paired_bootstrap
 from model.evaluation.evaluate import evaluate
 from model.evaluation.rankers import network_ranker
+from model.network.behaviour_streams import STREAMS
+from model.network.encoders.behaviours import Behaviours
 from model.training.config import TrainConfig
 from model.training.run_folder import Run
 from service.artifact.array_types import Float64Array
@@ -77,6 +79,8 @@ def known(
     dataset.save(work / "known")
     wanted = _chosen(only, [name for name, *_ in CRITERIA])
     gains = {name: _mean_gains(dataset, work, name, seeds, epochs, window=20, exclude=False) for name in wanted}
+    command = f"{_command('known')} --work DIR --epochs {epochs}"
+    _keep_weights("known log", work, wanted, seeds, command)
     for name, questions, side, limit in CRITERIA:
         if name not in gains:
             continue
@@ -86,7 +90,7 @@ def known(
             f"behaviours, known log: {name}, {questions}",
             value,
             "NDCG@10",
-            f"{_command('known')} --work DIR --epochs {epochs}",
+            command,
             **{side: limit},
         )
         record(MEMORY, judged)
@@ -110,9 +114,10 @@ def log(
         name: _mean_gains(dataset, work, name, seeds, epochs, window=50, exclude=None)
         for name in dict.fromkeys(["mixed", *wanted])
     }
+    command = f"{_command('log')} --data {data.name} --work DIR --epochs {epochs}"
+    _keep_weights(dataset.name, work, list(gains), seeds, command)
     for name, own in gains.items():
         where = f"behaviours, {dataset.name}: {name}"
-        command = f"{_command('log')} --data {data.name} --work DIR --epochs {epochs}"
         record(MEMORY, row(where, float(own.mean()), "NDCG@10", command))
         if name == "mixed":
             continue
@@ -141,7 +146,7 @@ def _mean_gains(
     """NDCG@10 of every test question, the mean over the seeds."""
     found = []
     for seed in (int(text) for text in seeds.split(",")):
-        folder = work / f"{name.replace(', ', '-')}-{seed}"
+        folder = _folder(work, name, seed)
         own = VARIANTS[name]
         network = {"window": window, "d_model": 64, "d_ff": 128, "layers": 1, **own.get("network", {})}
         settings = {**own, "network": network, "size": "small", "seed": seed, "max_epochs": epochs}
@@ -156,6 +161,21 @@ def _mean_gains(
         found.append(result.systems[name].per_user["ndcg@10"])
     mean: Float64Array = np.mean(found, axis=0)
     return mean
+
+
+def _keep_weights(where: str, work: Path, names: Iterable[str], seeds: str, command: str) -> None:
+    """Records how much of h each stream has, the learned α, β and γ, as means over the seeds."""
+    for name in names:
+        if VARIANTS[name]["encoder"] != "behaviours":
+            continue
+        encoders = [Run.open(_folder(work, name, int(seed))).model().encoder for seed in seeds.split(",")]
+        weights = np.mean([cast(Behaviours, one).weights().detach().numpy() for one in encoders], axis=0)
+        for stream, weight in zip(STREAMS, weights.tolist(), strict=True):
+            record(MEMORY, row(f"behaviours, {where}: {name}, weight of the stream {stream}", weight, "of h", command))
+
+
+def _folder(work: Path, name: str, seed: int) -> Path:
+    return work / f"{name.replace(', ', '-')}-{seed}"
 
 
 def _vocabulary(run: Run, dataset: Dataset) -> Vocabulary:

@@ -54,6 +54,7 @@ JOURNEY: tuple[Ablation, ...] = (
     Ablation("user features in a layer (MLP), not as a sum", ("mlp", "known"), ("features", "known")),
     Ablation("part of the day as the scene", ("scene", "known"), UNKNOWN),
     Ablation("soft prompts for the scene, beside its embedding", ("prompts", "known"), ("scene", "known")),
+    Ablation("soft prompts for a user feature, beside its embedding", ("segment", "known"), ("features", "known")),
     Ablation("gap to now", ("gap", "known"), UNKNOWN),
     Ablation("category asked for", ("control", "category"), UNKNOWN),
     Ablation("price band asked for", ("control", "price_band"), UNKNOWN),

@@ -46,6 +46,7 @@ app = typer.Typer(add_completion=False)
 console = Console(stderr=True)
 
 NOTHING: frozenset[str] = frozenset()
+FEATURE = "a user feature"  # stands for the first one of the data set
 EVERYTHING = frozenset({"features", "scene", "gap", "category", "price_band"})
 SHOWN = {"features_known": 0.0, "scene_known": 0.0, "gap_known": 0.0, "control_known": 0.0}
 
@@ -81,6 +82,9 @@ JOURNEY: dict[str, Variant] = {
     "mlp": Variant(_shown(features_known=0.5) | {"network": {"user_vector": "mlp"}}, _asked("features")),
     "scene": Variant(_shown(scene_known=0.5), _asked("scene")),
     "prompts": Variant(_shown(scene_known=0.5) | {"network": {"prompts": 8}}, _asked("scene")),
+    "segment": Variant(
+        _shown(features_known=0.5) | {"network": {"prompts": 8}, "prompt_for": FEATURE}, _asked("features")
+    ),
     "gap": Variant(_shown(gap_known=0.5), _asked("gap")),
     "control": Variant(
         _shown(control_known=0.5),
@@ -180,7 +184,13 @@ def trained(
     dataset: Dataset, folder: Path, base: Mapping[str, Any], variant: Variant, seed: int
 ) -> tuple[Trainer, Run]:
     """The finished run in `folder`: trained, resumed or only opened."""
-    settings = TrainConfig().updated({**base, **variant.settings, "seed": seed})
+    values = {**base, **variant.settings, "seed": seed}
+    if values.get("prompt_for") == FEATURE:
+        feature = next((name for name in dataset.users.columns if name != "user_id"), None)
+        if feature is None:
+            raise typer.BadParameter("the data set has no user features, so no segments", param_hint="--only")
+        values["prompt_for"] = feature
+    settings = TrainConfig().updated(values)
     trainer = Trainer(dataset, folder, folder, settings, resume=(folder / "checkpoint.safetensors").exists())
     if trainer.progress.epoch < settings.max_epochs:
         console.print(f"training {folder.name}", highlight=False)

@@ -47,7 +47,10 @@ def test_the_known_log_is_judged_by_its_criteria_and_only_what_was_asked_for_is_
 ) -> None:
     options = ["known", "--work", str(tmp_path), "--users", "100", "--epochs", "1", "--only"]
     assert run(*options, "mixed; streams, queries")[0] == 0
-    found = {row["criterion"]: row for row in results.read_rows(memory)}
+    rows = {row["criterion"]: row for row in results.read_rows(memory)}
+    weights = [row["value"] for name, row in rows.items() if ", weight of the stream " in name]
+    assert len(weights) == 3 and sum(weights) == pytest.approx(1.0, abs=1e-3), "α, β and γ"
+    found = {name: row for name, row in rows.items() if ", weight of" not in name}
     assert set(found) == {f"behaviours, known log: {name}, after a search" for name in ("mixed", "streams, queries")}
     assert all(row["limit"] is not None for row in found.values())
     assert {place.name for place in tmp_path.glob("*-0")} == {"mixed-0", "streams-queries-0"}
@@ -62,7 +65,7 @@ def test_a_log_of_purchases_alone_compares_every_variant_without_queries_with_th
     events = whole.events.with_columns(event_type=pl.lit("purchase"))
     Dataset.of("bought", events, whole.items, whole.users, has_time=True).save(tmp_path / "data")
     assert run("log", "--data", str(tmp_path / "data"), "--work", str(tmp_path / "work"), "--epochs", "1")[0] == 0
-    found = {row["criterion"] for row in results.read_rows(memory)}
+    found = {row["criterion"] for row in results.read_rows(memory) if ", weight of" not in row["criterion"]}
     ahead = [
         f"behaviours, bought: {name}{end}"
         for name in ("streams", "streams, losses")

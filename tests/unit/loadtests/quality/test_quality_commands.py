@@ -46,7 +46,7 @@ def test_conditions_are_trained_asked_and_compared_and_nothing_is_trained_twice(
     work = tmp_path / "work"
     work.mkdir()
     arguments = ["journey", "--data", str(tmp_path / "log"), "--work", str(work), "--epochs", "1", "--days", "900"]
-    arguments += ["--least", "1", "--only", "none,hierarchical,control,features,mlp,scene,prompts"]
+    arguments += ["--least", "1", "--only", "none,hierarchical,control,features,mlp,scene,prompts,segment"]
     invoke(command.app, *arguments)
     found = results.load(condition_rows.NAME, kept)
     assert found is not None
@@ -54,6 +54,7 @@ def test_conditions_are_trained_asked_and_compared_and_nothing_is_trained_twice(
     assert {
         "codes from the category tree, not semantic ids", "user features in a layer (MLP), not as a sum",
         "soft prompts for the scene, beside its embedding", "category asked for",
+        "soft prompts for a user feature, beside its embedding",
     } <= {*labels}  # fmt: skip
     assert {"item-CF", "popularity", "repeat purchase", "unknown"} <= set(next(iter(found["runs"].values()))["figures"])
     assert all(label in conditions(found) for label in labels)
