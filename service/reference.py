@@ -237,7 +237,7 @@ def _fields(model: type[BaseModel]) -> Iterable[Sequence[str]]:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    value: Any = field.default
+    value: Any = field.get_default(call_default_factory=True)
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
     if value == DEFAULT_POLICIES:
