@@ -17,6 +17,8 @@ from typing import Protocol
 
 # A run that takes longer does not keep others from running any more: a graph that hangs must not stop other spaces.
 _PATIENCE_S = 0.5
+# Accounts that differ by less are equal.
+_ROUNDING_S = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +155,10 @@ class FairTurns:
                 ahead = work_s
             else:
                 behind = last_begins - self._begins(other) - charged.get(other, 0.0)
-                if behind < 0.0:
+                # The sums round otherwise than the accounts do: of those that are equal, either may come first.
+                if behind < -_ROUNDING_S:
                     continue
-                ahead = behind * other.share
+                ahead = max(0.0, behind) * other.share
             wait += min(backlog.seconds, ahead + backlog.longest)
         return wait
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from service.batching.fair_turns import Backlog, Turn
@@ -130,6 +130,9 @@ _arrivals = st.lists(
 
 
 @given(_shares, _arrivals, st.integers(0, 3), st.sampled_from("abc"))
+@example(  # accounts that are equal but for rounding
+    [0.5, 1.0], [(0, "a", 0.0), (0, "c", 0.0), (1, "c", 0.0), (1, "c", 0.0), (0, "a", 0.09), (1, "c", 0.0)], 1, "a"
+)
 @settings(max_examples=100)
 def test_a_job_behind_those_of_other_spaces_is_done_when_the_forecast_said_or_before(
     shares: list[float], arrivals: list[tuple[int, str, float]], who: int, group: str
