@@ -44,7 +44,7 @@ else
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/clients tests/integration
 endif
 
-fleet: $(STAMP)  ## Tests of real clusters, proxies and replicas, some minutes
+fleet: $(STAMP)  ## Tests of real clusters, proxies and replicas, and long ones, some minutes
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m fleet
 
 spark: $(STAMP) $(SPARK)/.installed  ## Tests of logs on Spark, which is installed apart (460 MB) and needs Java

@@ -43,9 +43,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "fixed": {**WINDOW, "pattern": "fixed", "positions": "sinusoid", "time_decay": "exponential"},
     "routing": {**WINDOW, "pattern": "routing", "positions": "relative", "time_decay": "none"},
 }
+# They take long to trace, and differ from one of the others in a few nodes.
+LONG = ("compressive, mean", "compressive, convolution", "strided", "fixed")
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[pytest.mark.fleet] if name in LONG else []) for name in VARIANTS]
+)
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Served:
     model = random_network(**VARIANTS[request.param], layers=1, scale=1.0)
     return Served(model, tmp_path_factory.mktemp("artifact"))
