@@ -234,8 +234,10 @@ def summarise(trial: Trial, key: str) -> None:
     folder, command = trial.folder, _command(trial)
     runs = [json.loads(file.read_text("utf-8")) for file in sorted(folder.glob(f"*/{FOUND}"))]
     table = compared(runs, folder)
+    if not table:
+        return  # the training that the others are compared with was the first
     parts = (results.load(NAME, results.RESULTS) or {}).get("parts", {})
-    part = {"data": trial.dataset.name, "table": table, "command": command}
+    part = {"data": trial.dataset.name, "table": table, "command": command, "date": results.today()}
     results.save(NAME, {"parts": parts | {key: part}}, command=command, folder=results.RESULTS)
     for line in table:
         ratio = line["ndcg@10"]["mean"] / max(line["of_against"], 1e-9)
