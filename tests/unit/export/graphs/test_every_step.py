@@ -43,8 +43,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "fixed": {**WINDOW, "pattern": "fixed", "positions": "sinusoid", "time_decay": "exponential"},
     "routing": {**WINDOW, "pattern": "routing", "positions": "relative", "time_decay": "none"},
 }
-# They take long to trace, and differ from one of the others in a few nodes.
-LONG = ("compressive, mean", "compressive, convolution", "strided", "fixed")
+# They take long to trace, and differ in a few nodes from one of the others or from that of `test_step_encoder.py`.
+LONG = ("compressive, mean", "compressive, convolution", "hierarchy by name", "strided", "fixed")
 
 
 @pytest.fixture(
