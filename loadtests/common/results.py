@@ -121,6 +121,23 @@ def save(name: str, payload: Mapping[str, Any], *, command: str = "", folder: Pa
     return file
 
 
+def save_part(name: str, key: str, part: Mapping[str, Any], *, command: str, folder: Path | None = None) -> None:
+    """Puts a part, with its date, among the others of `<name>.json`, in place of a former one of its key.
+
+    Args:
+        name: Of the file.
+        key: What the part is about: a data set, a size.
+        part: Its figures.
+        command: What measured it.
+        folder: Of the file; that of the results by default.
+    """
+    where = folder or RESULTS
+    where.mkdir(parents=True, exist_ok=True)
+    with _locked():
+        parts = (load(name, where) or {}).get("parts", {})
+        save(name, {"parts": {**parts, key: {**part, "date": today()}}}, command=command, folder=where)
+
+
 def load(name: str, folder: Path = RESULTS) -> dict[str, Any] | None:
     """Returns what `save` wrote; None if the file does not exist."""
     file = folder / f"{name}.json"

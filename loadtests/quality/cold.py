@@ -113,8 +113,7 @@ def summarise(label: str, found: dict[str, dict[str, Any]], minutes: float, shar
         "epochs": {name: [run["epochs"] for run in found[name].values()] for name in VARIANTS},
         "gained": gained(found),
     }
-    parts = (results.load(NAME) or {}).get("parts", {})
-    results.save(NAME, {"parts": {**parts, label: part}}, command=command)
+    results.save_part(NAME, label, part, command=command)
     record(label, part, command)
 
 

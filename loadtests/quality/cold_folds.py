@@ -54,8 +54,7 @@ def record(label: str, found: Found, command: str) -> None:
         "gained": gained(found),
         "command": command,
     }
-    parts = (results.load(NAME) or {}).get("parts", {})
-    results.save(NAME, {"parts": {**parts, label: part}}, command=command)
+    results.save_part(NAME, label, part, command=command)
     for name, value in criterion_rows(label, part).items():
         results.record(results.QUALITY, results.row(name, value, "", command, **criteria.limit(name)))
 

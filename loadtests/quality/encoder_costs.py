@@ -89,16 +89,11 @@ def main(
     table = [{"encoder": name, **costs[name], **_gain(ahead.get(name), own)} for name in names]
     command = f"python -m loadtests.quality.encoder_costs --data {data.name} --work DIR --size {size} --epochs {epochs}"
     command += f" --length {length}" if length else ""
-    keep(key, {"data": name_of_data, "length": length or None, "table": table, "command": command})
+    part = {"data": name_of_data, "length": length or None, "table": table, "command": command}
+    results.save_part(NAME, key, part, command=command)
     for row in rows_of(key, table, command):
         results.record(results.MEMORY, row)
         console.print(f"{row.criterion}: {row.value} {row.unit}, {row.holds}", highlight=False)
-
-
-def keep(key: str, part: Mapping[str, Any]) -> None:
-    """Puts the lines of a data set and a length into the table of all."""
-    parts = (results.load(NAME, results.RESULTS) or {}).get("parts", {})
-    results.save(NAME, {"parts": parts | {key: part}}, command=part["command"], folder=results.RESULTS)
 
 
 def costs_of(folders: Mapping[str, Path], dataset: Dataset, events: int) -> dict[str, dict[str, Any]]:

@@ -174,13 +174,12 @@ def summarise(trial: Trial) -> None:
     runs = [json.loads(file.read_text("utf-8")) for file in sorted(trial.folder.glob(f"*/{FOUND}"))]
     counts = runs[0]["questions"]
     tables = {horizon: table(trial, runs, horizon) for horizon, n in counts.items() if n >= LEAST_QUESTIONS}
-    parts = (results.load(NAME, results.RESULTS) or {}).get("parts", {})
     part = {
         "data": trial.dataset.name, "questions": counts, "tables": tables, "gradient": gradient(tables),
         "command": trial.command,
         "interactions": {horizon: interactions(trial, runs, horizon) for horizon in tables},
     }  # fmt: skip
-    results.save(NAME, {"parts": parts | {trial.key: part}}, command=trial.command, folder=results.RESULTS)
+    results.save_part(NAME, trial.key, part, command=trial.command)
     for horizon, lines in tables.items():
         for line in lines:
             ratio = line["ndcg@10"]["mean"] / max(line["of_against"], 1e-9)

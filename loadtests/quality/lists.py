@@ -199,8 +199,7 @@ def kinds(asked: Asked, world: World) -> Iterator[tuple[str, str, Rows]]:
 
 def keep(data: str, found: Mapping[str, Any]) -> None:
     """Records the figures and the rows."""
-    parts = {**(results.load(NAME) or {}).get("parts", {}), data: found}
-    results.save(NAME, {"parts": parts}, command=COMMAND)
+    results.save_part(NAME, data, found, command=COMMAND)
     for name in dict.fromkeys((REFERENCE, *found["shipped"])):
         for measure, figure in found["strategies"][name].items():
             criterion = f"{data}: lists, {name}, {measure}"

@@ -24,8 +24,8 @@ import polars as pl
 import typer
 from rich.console import Console
 
-from loadtests.common.results import MEMORY, record, row
-from loadtests.quality.encoder_costs import GAIN, costs_of, keep
+from loadtests.common.results import MEMORY, record, row, save_part
+from loadtests.quality.encoder_costs import GAIN, NAME, costs_of
 from loadtests.quality.memory_criteria import FOUND, WINDOW, guessed
 from model.cli.training_progress import fit
 from model.data.dataset import EVENT_SCHEMA, ITEM_SCHEMA, Dataset
@@ -107,8 +107,14 @@ def main(
         name = f"needle, {length} events back: the best encoder, seed {seed}"
         record(MEMORY, row(name, remembering[best], "recall@1", command, **FOUND))
     if costs:
-        part = {"data": "a needle", "length": length, "unit": " recall@1", "command": f"{command} --costs"}
-        keep(f"needle-{length}-{seed}", {**part, "table": with_costs(folders, hits, length, trial)})
+        part: dict[str, Any] = {
+            "data": "a needle",
+            "length": length,
+            "unit": " recall@1",
+            "command": f"{command} --costs",
+        }
+        part["table"] = with_costs(folders, hits, length, trial)
+        save_part(NAME, f"needle-{length}-{seed}", part, command=part["command"])
 
 
 def with_costs(

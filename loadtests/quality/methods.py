@@ -236,9 +236,8 @@ def summarise(trial: Trial, key: str) -> None:
     table = compared(runs, folder)
     if not table:
         return  # the training that the others are compared with was the first
-    parts = (results.load(NAME, results.RESULTS) or {}).get("parts", {})
-    part = {"data": trial.dataset.name, "table": table, "command": command, "date": results.today()}
-    results.save(NAME, {"parts": parts | {key: part}}, command=command, folder=results.RESULTS)
+    part = {"data": trial.dataset.name, "table": table, "command": command}
+    results.save_part(NAME, key, part, command=command)
     for line in table:
         ratio = line["ndcg@10"]["mean"] / max(line["of_against"], 1e-9)
         criterion = f"methods, {key}: {line['method']}, NDCG@10 over {line['against']}"

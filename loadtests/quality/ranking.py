@@ -301,8 +301,7 @@ def _part(label: str) -> dict[str, Any]:
 
 
 def _save(label: str, part: Mapping[str, Any]) -> None:
-    parts = (results.load(NAME) or {}).get("parts", {})
-    results.save(NAME, {"parts": {**parts, label: part}}, command=COMMAND)
+    results.save_part(NAME, label, part, command=COMMAND)
 
 
 if __name__ == "__main__":

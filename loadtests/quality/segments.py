@@ -214,8 +214,7 @@ def _difference(ours: Float64Array, theirs: Float64Array) -> Interval:
 
 def keep(data: str, found: Mapping[str, Any]) -> None:
     """Records the figures and the rows."""
-    parts = {**(results.load(NAME) or {}).get("parts", {}), data: found}
-    results.save(NAME, {"parts": parts}, command=COMMAND)
+    results.save_part(NAME, data, found, command=COMMAND)
     for name, one in found["judged"].items():
         criterion = f"{data}: the default of {name} serves its objective"
         results.record(results.QUALITY, results.row(criterion, float(one["holds"]), "of 1", COMMAND, at_least=1))

@@ -248,8 +248,7 @@ def _ranks_of(place: Path) -> Path:
 
 
 def _save(key: str, part: Mapping[str, Any]) -> None:
-    parts = (results.load(NAME) or {}).get("parts", {})
-    results.save(NAME, {"parts": parts | {key: part}}, command=_command(part))
+    results.save_part(NAME, key, part, command=_command(part))
 
 
 def _command(part: Mapping[str, Any]) -> str:

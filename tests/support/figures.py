@@ -16,6 +16,7 @@ def write_row(file: Path, criterion: str) -> None:
 
 def keep_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of quality and payloads go to `folder` and come from it, for modules that call through `results`."""
+    monkeypatch.setattr(results, "RESULTS", folder)
     monkeypatch.setattr(results, "QUALITY", folder / "quality.json")
     monkeypatch.setattr(results.save, "__kwdefaults__", {"command": "", "folder": folder})
     monkeypatch.setattr(results.load, "__defaults__", (folder,))
