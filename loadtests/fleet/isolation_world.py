@@ -48,11 +48,13 @@ class Deployment:
         app: The application.
         redis: A connection to its Redis.
         shops: The spaces, by name.
+        prefixes: What the keys of each space begin with, as it was when the service opened.
     """
 
     app: FastAPI
     redis: Redis
     shops: Mapping[str, Shop]
+    prefixes: Mapping[str, str]
 
     async def state(self, name: str) -> dict[str, object]:
         """Returns all that a request to another space could have changed in a space, by what it is.
@@ -77,7 +79,7 @@ class Deployment:
             "keys": (runtime.access.api_keys.digests(), runtime.access.ops_tokens.digests()),
             "in flight": value_of(runtime.metrics.inflight),
         }
-        return {**found, **counted, **await self._kept(space.space.key_prefix)}
+        return {**found, **counted, **await self._kept(self.prefixes[name])}
 
     def runtime(self, name: str) -> Runtime:
         """Returns the service as a space has it."""
@@ -127,7 +129,7 @@ class Deployment:
 
     async def _kept(self, prefix: str) -> dict[str, object]:
         """Returns every key below a prefix, as Redis would move it to another server."""
-        below = [self.runtime(name).space.space.key_prefix for name in self.shops]
+        below = self.prefixes.values()
         inside = [other.encode() for other in below if other != prefix and other.startswith(prefix)]
         keys = [
             key
@@ -162,7 +164,9 @@ async def deployed(folder: Path, redis_url: str, artifacts: Sequence[Path]) -> A
         await stack.enter_async_context(app.router.lifespan_context(app))
         redis = await stack.enter_async_context(Redis.from_url(redis_url))
         shops = {name: _shop(name, models[name]) for name in NAMES}
-        deployment = Deployment(app, redis, shops)
+        spaces: Mapping[str, Runtime] = app.state.runtime.spaces
+        prefixes = {name: one.space.space.key_prefix for name, one in spaces.items()}
+        deployment = Deployment(app, redis, shops, prefixes)
         for shop in shops.values():
             await _fill(deployment, shop)
         yield deployment

@@ -333,7 +333,7 @@ async def test_recommend_always_answers(fault: str, valkey: Valkey) -> None:
         StoreSettings(url=valkey.url, prefix="always:", history_cap=12, read_timeout_ms=300, write_timeout_ms=2000)
     )
     # Where Redis is killed, what waits to be recorded cannot be written when the service stops.
-    async with serving(store=store, drain_timeout_s=1.0) as service:
+    async with serving(store=store, drain_timeout_s=0.1) as service:
         await service.post_events("known", "1", "2", "3", "5", "7")
         assert (await service.recommend(user_id="known"))["rung"] == "full"
         await service.settled()
@@ -367,7 +367,7 @@ async def test_the_same_question_gets_the_same_list_a_moment_later(
         await service.client.post("/events", json={"events": events})
         answers: list[tuple[Any, Any]] = []
         for _ in range(6):
-            both = [(await service.recommend(**body))["items"] for body in (question, inline)]
+            both = [(await service.client.post("/recommend", json=body)).json()["items"] for body in (question, inline)]
             answers.append((both[0], both[1]))
             clock.advance(9.7)
     assert answers == [answers[0]] * 6
