@@ -17,13 +17,14 @@ from service.batching.run_scheduler import NO_TURNS, GraphTurns
 from service.common.background import spawn
 from service.common.environment import PREFIX
 from service.common.errors import SettingsError, StartupError
-from service.common.metrics import Metrics, watch_loop_lag
+from service.common.metrics import Metrics
 from service.common.process_state import ProcessState
 from service.common.settings import Settings
 from service.common.space import DEFAULT, Space
 from service.engine.interface import EngineLike
 from service.guard.in_flight import InFlight
 from service.guard.loop_turns import LoopTurns
+from service.guard.loop_watch import LoopWatch
 from service.lifecycle.resident_models import ResidentModels
 from service.ops import space_metrics
 from service.ops.console import Console
@@ -188,7 +189,7 @@ class _Process:
                 guard.lagged(lag_s)
 
         interval_s = self._settings.loop_lag_interval_ms / 1000.0
-        spawn(self._stack, lambda: watch_loop_lag(self._metrics, interval_s, tell))
+        spawn(self._stack, LoopWatch(self._metrics, self._loop_turns, interval_s, tell).run)
 
     def _follow(self, followed: credentials.Files, metrics: Metrics) -> None:
         if followed:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from bisect import bisect_left
 from collections import Counter as Totals
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -516,20 +515,3 @@ def _counts(counter: Counter) -> Iterator[tuple[Mapping[str, str], int]]:
         for sample in family.samples:
             if sample.name.endswith("_total"):
                 yield sample.labels, int(sample.value)
-
-
-async def watch_loop_lag(metrics: Metrics, interval_s: float, tell: Callable[[float], None]) -> None:
-    """Measures how late the event loop runs its timers, until cancelled.
-
-    Args:
-        metrics: Keeps the last lag.
-        interval_s: Seconds between two measurements.
-        tell: Called with each lag, in seconds.
-    """
-    loop = asyncio.get_running_loop()
-    while True:
-        due = loop.time() + interval_s
-        await asyncio.sleep(interval_s)
-        lag = max(0.0, loop.time() - due)
-        metrics.loop_lag.set(lag)
-        tell(lag)

@@ -155,7 +155,12 @@ class Settings(RoleSettings):
         0.0, ge=0, description="Time between the failure of /readyz and the close of the listener, for load balancers."
     )
     drain_timeout_s: float = Field(10.0, ge=0, description="Longest wait for open requests at shutdown.")
-    loop_lag_interval_ms: float = Field(20.0, gt=0, description="How often the lag of the event loop is measured.")
+    loop_lag_interval_ms: float = Field(
+        20.0,
+        gt=0,
+        description="How often the lag of the event loop is measured while requests are beside each other; a fifth as "
+        "often otherwise.",
+    )
 
     # -- limits
     max_body_bytes: int = Field(1_048_576, ge=1024, description="Largest request body; larger ones get 413.")

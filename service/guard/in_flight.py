@@ -47,11 +47,11 @@ class InFlight:
         """Returns how a request is answered. It is counted until `end`, unless it is refused."""
         now, limit = self._turns.in_progress + 1, self._turns.limit()
         if now <= limit:
-            self._turns.in_progress = now
+            self._turns.begin()
             return "admitted"
         admission: Admission = "refused"
         if path == RECOMMEND and now <= _HURRIED * limit:
-            self._turns.in_progress = now
+            self._turns.begin()
             admission = "hurried"
         self._metrics.crowded.labels(admission).inc()
         return admission
@@ -73,4 +73,4 @@ class InFlight:
 
     def end(self) -> None:
         """Ends a request that was counted."""
-        self._turns.in_progress -= 1
+        self._turns.end()

@@ -28,12 +28,19 @@ _CUT_TO, _LEAST = 0.7, 4
 _RECOVERED_A_SECOND = 20.0
 # Requests count for about as long towards how crowded a space is.
 _CROWD_S = 0.2
+# Requests beside each other.
+SEVERAL = 2
 # A space is asked for as long after its last request.
 _ASKED_FOR_S = 1.0
 
 
 class LoopTurns:
-    """The rounds of the event loop, as all spaces see them."""
+    """The rounds of the event loop, as all spaces see them.
+
+    Attributes:
+        in_progress: Requests of all spaces that have begun and not ended.
+        on_several: Called when a second request joins one that is in progress; None for nothing.
+    """
 
     def __init__(self, at_once: int = _AT_ONCE, clock: Callable[[], float] = perf_counter) -> None:
         """Begins without requests.
@@ -44,6 +51,8 @@ class LoopTurns:
         """
         self.at_once, self.clock = at_once, clock
         self._spaces: list[SpaceTurn] = []
+        self.in_progress = 0
+        self.on_several: Callable[[], None] | None = None
         self._scheduled: float | None = None
         self._window, self._busy_s = clock(), 0.0
 
@@ -87,7 +96,7 @@ class SpaceTurn:
     """The turns of one space, and the bound of its requests in progress.
 
     Attributes:
-        in_progress: Requests that have begun and not ended; `service.guard.in_flight` counts them.
+        in_progress: Requests that have begun and not ended.
         asked: Time of the last request.
     """
 
@@ -108,6 +117,18 @@ class SpaceTurn:
         if self._limit < self._most:
             self._recover(now)
         return self._limit
+
+    def begin(self) -> None:
+        """Counts a request that begins."""
+        self.in_progress += 1
+        self._turns.in_progress += 1
+        if self._turns.in_progress == SEVERAL and self._turns.on_several is not None:
+            self._turns.on_several()
+
+    def end(self) -> None:
+        """Counts a request that ends."""
+        self.in_progress -= 1
+        self._turns.in_progress -= 1
 
     def crowding(self, now: float) -> float:
         """Returns how many requests came lately beside how many may be in progress without a cut."""
