@@ -145,6 +145,8 @@ class SpaceTurn:
 
     def take(self) -> bool:
         """Takes a turn of this round; returns whether there was one. If not, wait for `turn`."""
+        if self._turns.in_progress < SEVERAL:
+            return True  # nobody waits for it, and a round of the loop costs a look at its sockets
         if self._waiting or self._begun >= self._turns.at_once:
             return False
         self._begun += 1
