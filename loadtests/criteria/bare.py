@@ -17,8 +17,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.cli.outermost import run_command
+from service.schemas.list_answers import RecommendAnswer
 from service.schemas.requests import RecommendRequest
-from service.schemas.responses import RecommendAnswer
 
 
 def create(answer: RecommendAnswer) -> FastAPI:

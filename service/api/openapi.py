@@ -16,12 +16,12 @@ from service.api.openapi_examples import add_examples
 from service.api.openapi_operations import describe, operations
 from service.api.openapi_schemas import REF, for_generators
 from service.api.problems import MEDIA_TYPE
+from service.schemas.answer import Problem
 from service.schemas.deprecations import Deprecations
 from service.schemas.items import ITEM_BODIES
 from service.schemas.list_requests import LIST_BODIES
 from service.schemas.playground_requests import PLAYGROUND_BODIES
 from service.schemas.requests import REQUEST_BODIES
-from service.schemas.responses import Problem
 
 _SCHEMES: dict[str, dict[str, str]] = {
     "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "A key of GPT4REC_API_KEYS."},

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from service.schemas.answer import Answer, Warned
 from service.schemas.items import ItemRequest
-from service.schemas.responses import Answer, Warned
 
 Version = int | None
 

@@ -1,4 +1,4 @@
-"""Schemas of the answers to operators; see `service.schemas.responses`."""
+"""Schemas of the answers to operators; see `service.schemas.answer`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from service.policies.policies import Policies
-from service.schemas.responses import Answer
+from service.schemas.answer import Answer
 
 
 class FallbackAnswer(Answer):

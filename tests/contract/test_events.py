@@ -7,7 +7,8 @@ import time
 from contextlib import AsyncExitStack
 from typing import Any
 
-from service.schemas.responses import EraseAnswer, EventsAnswer, MergeAnswer, SimilarAnswer, UserAnswer
+from service.schemas.list_answers import SimilarAnswer
+from service.schemas.user_answers import EraseAnswer, EventsAnswer, MergeAnswer, UserAnswer
 from tests.support.aio import asynchronous
 from tests.support.serving import Service, serving
 from tests.support.valkey import Valkey

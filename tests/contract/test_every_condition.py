@@ -12,8 +12,7 @@ import pytest
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
 from service.engine.jobs import EncodeJob
-from service.schemas import responses as out
-from service.schemas.playground_answers import ListsAnswer
+from service.schemas.playground_answers import ListsAnswer, PlaygroundAnswer
 from tests.support.aio import asynchronous
 from tests.support.artifacts import write_artifact
 from tests.support.conditions import ASKED, CONTEXT, conditional_parts
@@ -82,7 +81,7 @@ async def test_the_playground_offers_every_condition_and_lists_as_recommend_does
 ) -> None:
     counted = Counted(tmp_path, monkeypatch, "scene")
     async with serving(cast("FakeEngine", counted.engine), playground=True, deadline_ms=60_000.0) as service:
-        about = out.PlaygroundAnswer.model_validate((await service.client.get("/playground/about")).json())
+        about = PlaygroundAnswer.model_validate((await service.client.get("/playground/about")).json())
         assert about.scenes == ["basket", "home"]
         assert about.features == {"age": ["old", "young"], "segment": ["gift", "pro"]}
         assert about.codes == {"category": ["a", "b"], "price_band": ["high", "low"], "style": ["oak", "pine"]}

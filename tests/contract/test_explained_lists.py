@@ -27,8 +27,8 @@ from service.engine.factory import open_engine
 from service.engine.interface import Explanation
 from service.engine.jobs import DecodedList, DecodeJob
 from service.recommend.reasons import TOO_LATE
+from service.schemas.list_answers import RecommendAnswer
 from service.schemas.requests import RecommendRequest
-from service.schemas.responses import RecommendAnswer
 from service.signals.ranker import Ranker
 from service.signals.user_history import UserHistory
 from tests.support.aio import asynchronous

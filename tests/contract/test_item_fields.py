@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from service.engine.engine import Engine
-from service.schemas.responses import RecommendAnswer, SimilarAnswer
+from service.schemas.list_answers import RecommendAnswer, SimilarAnswer
 from tests.support.aio import asynchronous, eventually
 from tests.support.fakes import FakeEngine
 from tests.support.processes import ids

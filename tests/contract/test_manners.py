@@ -15,7 +15,8 @@ from starlette.routing import Route
 from service.api import static_pages
 from service.api.answer_body import COMPRESSED_FROM
 from service.common.errors import ServiceError
-from service.schemas.responses import IndexAnswer, Problem
+from service.schemas.answer import Problem
+from service.schemas.service_answers import IndexAnswer
 from tests.support.aio import asynchronous
 from tests.support.serving import Service, serving
 

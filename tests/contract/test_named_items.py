@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from service.artifact.artifact import Artifact
 from service.engine.engine import Engine
-from service.schemas.responses import RecommendAnswer
+from service.schemas.list_answers import RecommendAnswer
 from tests.support.aio import asynchronous
 from tests.support.fakes import CATEGORIES, N_ITEMS, FakeEngine
 from tests.support.processes import ids

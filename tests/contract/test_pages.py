@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from service.artifact.artifact import Artifact
 from service.engine.engine import Engine
 from service.recommend.page_token import PageToken, opened
-from service.schemas.responses import RecommendAnswer
+from service.schemas.list_answers import RecommendAnswer
 from tests.support.aio import asynchronous
 from tests.support.fakes import FakeEngine
 from tests.support.processes import ids

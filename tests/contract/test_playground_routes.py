@@ -15,7 +15,7 @@ from service.artifact.features import EventArrays
 from service.common.errors import ModelError
 from service.engine.interface import Explanation, MemoryRead
 from service.playground import explorer
-from service.schemas import responses as out
+from service.schemas.playground_answers import FoundAnswer, PlaygroundAnswer, WhyAnswer
 from service.schemas.playground_answers import ListsAnswer as PlaygroundLists
 from tests.support.aio import asynchronous, eventually
 from tests.support.fakes import FakeEngine
@@ -95,7 +95,7 @@ async def test_where_keys_are_on_its_data_need_one() -> None:
 async def test_about_says_what_there_is_to_choose_from() -> None:
     async with serving(Explainer(), playground=True) as service:
         answer = (await service.client.get("/playground/about")).json()
-    about = out.PlaygroundAnswer.model_validate(answer)
+    about = PlaygroundAnswer.model_validate(answer)
     assert about.items == 40
     assert about.explains
     assert not about.repeats
@@ -112,7 +112,7 @@ async def test_items_are_found_by_title_and_by_id() -> None:
     async def ids(query: str) -> list[str]:
         answer = await service.client.get(f"/playground/items?{query}")
         assert answer.status_code == 200, answer.text
-        return [item.item_id for item in out.FoundAnswer.model_validate(answer.json()).items]
+        return [item.item_id for item in FoundAnswer.model_validate(answer.json()).items]
 
     async with serving(playground=True) as service:
         assert await ids("q=title 3&limit=4") == ["3", "30", "31", "32"]
@@ -150,7 +150,7 @@ async def test_every_event_has_its_share_in_the_order_given() -> None:
     async with serving(engine := Explainer(), playground=True) as service:
         asked = {"events": [event("7", 20), event("5", 0), event("6", 10)], "features": {"age": "old"}}
         answer = (await service.client.post("/playground/why", json=asked)).json()
-        found = out.WhyAnswer.model_validate(answer)
+        found = WhyAnswer.model_validate(answer)
         events, from_start = engine.asked[0]
         assert events.item.tolist() == [5, 6, 7]
         assert from_start
@@ -189,7 +189,7 @@ class Remembering(Explainer):
 async def test_what_was_read_from_memory_is_told_by_event_in_the_order_given() -> None:
     async with serving(Remembering(), playground=True) as service:
         answer = await why(service, event("7", 20), event("5", 0), event("7", 20), event("6", 10))
-        found = out.WhyAnswer.model_validate(answer)
+        found = WhyAnswer.model_validate(answer)
         assert found.memory is not None and (found.earlier, found.method) == (0.125, "gradient")
         assert found.memory.events == [0.5, 0.0, 0.0, 0.25]
         assert found.memory.sessions == [5, None, None, 4]

@@ -9,7 +9,7 @@ import pytest
 
 from service.access.rate_limits import rate_of
 from service.common.errors import SettingsError
-from service.schemas.responses import Problem
+from service.schemas.answer import Problem
 from tests.support.aio import asynchronous
 from tests.support.serving import serving
 from tests.support.valkey import Valkey

@@ -22,7 +22,7 @@ from service.engine.engine import Engine
 from service.engine.jobs import decode_key, encode_key
 from service.guard.guard import Outcome
 from service.recommend.request_plan import HISTORY_NOT_READ
-from service.schemas.responses import RecommendAnswer
+from service.schemas.list_answers import RecommendAnswer
 from service.store.records import Subject
 from service.store.store import Store
 from service.store.store_settings import StoreSettings

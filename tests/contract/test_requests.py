@@ -17,8 +17,9 @@ from service.cli.ops_text import audit_lines, fallback_lines, models_lines, poli
 from service.common import logs
 from service.common.metrics import value_of
 from service.history.ingest import Ingest
+from service.schemas.answer import Problem
 from service.schemas.ops_answers import AuditAnswer, FallbackAnswer, PoliciesAnswer
-from service.schemas.responses import HealthAnswer, Problem, ReadyAnswer, VersionAnswer
+from service.schemas.service_answers import HealthAnswer, ReadyAnswer, VersionAnswer
 from tests.support.aio import asynchronous
 from tests.support.serving import serving
 from tests.support.valkey import Valkey

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from service.common.metrics import value_of
-from service.schemas.responses import RecommendAnswer
+from service.schemas.list_answers import RecommendAnswer
 from tests.support.aio import asynchronous
 from tests.support.fakes import CATEGORIES
 from tests.support.serving import Service, serving

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from service.schemas.responses import UserAnswer
+from service.schemas.user_answers import UserAnswer
 from tests.support.aio import asynchronous, eventually
 from tests.support.fakes import N_ITEMS, FakeEngine
 from tests.support.processes import ids

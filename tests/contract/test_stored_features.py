@@ -10,7 +10,7 @@ from urllib.parse import quote
 from redis.asyncio import Redis
 
 from service.artifact.features import ContextVocabulary, Vocabulary
-from service.schemas.responses import FeaturesAnswer, FeaturesDeletedAnswer, UserAnswer
+from service.schemas.user_answers import FeaturesAnswer, FeaturesDeletedAnswer, UserAnswer
 from service.store.user_features import FEATURES_BYTES_MAX
 from tests.contract.test_erasure import scan
 from tests.support.aio import asynchronous

@@ -13,8 +13,8 @@ from service.common.request_context import RequestContext
 from service.engine.factory import open_engine
 from service.guard.guard import MODEL_RUNGS
 from service.ops.recent_traffic import RecentTraffic, row
+from service.schemas.list_answers import RecommendAnswer
 from service.schemas.requests import RecommendRequest
-from service.schemas.responses import RecommendAnswer
 from tests.support.aio import asynchronous
 from tests.support.fakes import FakeEngine
 from tests.support.serving import Service, serving

@@ -17,8 +17,8 @@ from service.api.direct_route import DirectRoute
 from service.api.openapi import answers, takes
 from service.api.request import counted, reply, runtime, secret_of
 from service.api.runtime import Runtime
-from service.schemas import responses as out
 from service.schemas.requests import FeaturesRequest, parse
+from service.schemas.user_answers import FeaturesAnswer, FeaturesDeletedAnswer
 from service.schemas.values import Id
 from service.store.records import Kind
 
@@ -84,7 +84,7 @@ async def _audit(service: Runtime, request: Request, change: str, kind: Kind, na
 
 @router.put(
     "/users/{user_id:path}/features",
-    responses=answers(out.FeaturesAnswer, *_WRITES),
+    responses=answers(FeaturesAnswer, *_WRITES),
     openapi_extra=takes(FeaturesRequest),
 )
 async def put_user_features(request: Request, user_id: PathId) -> Response:
@@ -92,13 +92,13 @@ async def put_user_features(request: Request, user_id: PathId) -> Response:
     return await _put(request, "user", user_id)
 
 
-@router.get("/users/{user_id:path}/features", responses=answers(out.FeaturesAnswer, *_NOT_FOUND))
+@router.get("/users/{user_id:path}/features", responses=answers(FeaturesAnswer, *_NOT_FOUND))
 async def show_user_features(request: Request, user_id: PathId) -> Response:
     """Shows the stored features of a user."""
     return await _get(request, "user", user_id)
 
 
-@router.delete("/users/{user_id:path}/features", responses=answers(out.FeaturesDeletedAnswer, *_NOT_FOUND))
+@router.delete("/users/{user_id:path}/features", responses=answers(FeaturesDeletedAnswer, *_NOT_FOUND))
 async def delete_user_features(request: Request, user_id: PathId) -> Response:
     """Deletes the stored features of a user, and nothing else."""
     return await _delete(request, "user", user_id)
@@ -106,7 +106,7 @@ async def delete_user_features(request: Request, user_id: PathId) -> Response:
 
 @router.put(
     "/sessions/{session_id:path}/features",
-    responses=answers(out.FeaturesAnswer, *_WRITES),
+    responses=answers(FeaturesAnswer, *_WRITES),
     openapi_extra=takes(FeaturesRequest),
 )
 async def put_session_features(request: Request, session_id: PathId) -> Response:
@@ -114,13 +114,13 @@ async def put_session_features(request: Request, session_id: PathId) -> Response
     return await _put(request, "session", session_id)
 
 
-@router.get("/sessions/{session_id:path}/features", responses=answers(out.FeaturesAnswer, *_NOT_FOUND))
+@router.get("/sessions/{session_id:path}/features", responses=answers(FeaturesAnswer, *_NOT_FOUND))
 async def show_session_features(request: Request, session_id: PathId) -> Response:
     """Shows the stored features of a session."""
     return await _get(request, "session", session_id)
 
 
-@router.delete("/sessions/{session_id:path}/features", responses=answers(out.FeaturesDeletedAnswer, *_NOT_FOUND))
+@router.delete("/sessions/{session_id:path}/features", responses=answers(FeaturesDeletedAnswer, *_NOT_FOUND))
 async def delete_session_features(request: Request, session_id: PathId) -> Response:
     """Deletes the stored features of a session, and nothing else."""
     return await _delete(request, "session", session_id)

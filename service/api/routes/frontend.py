@@ -12,9 +12,11 @@ from service.api.request import admitted, body_of, call_of, counted, reply, runt
 from service.api.space_of_request import space_path
 from service.common import metric_text
 from service.ops import worker_peers
-from service.schemas import responses as out
 from service.schemas.item_filter import FIELDS_PATTERN, QUERY_FIELDS_DESCRIPTION, fields_of_query
+from service.schemas.list_answers import RecommendAnswer, SimilarAnswer
 from service.schemas.requests import EventsRequest, MergeRequest, RecommendRequest, parse
+from service.schemas.service_answers import HealthAnswer, ReadyAnswer, VersionAnswer
+from service.schemas.user_answers import EraseAnswer, EventsAnswer, MergeAnswer, UserAnswer
 from service.schemas.values import Id
 
 router = APIRouter(route_class=DirectRoute)
@@ -25,7 +27,7 @@ FieldsQuery = Annotated[str | None, Query(max_length=256, pattern=FIELDS_PATTERN
 
 @router.post(
     "/recommend",
-    responses=answers(out.RecommendAnswer, 400, 401, 403, 408, 410, 413, 422, 429),
+    responses=answers(RecommendAnswer, 400, 401, 403, 408, 410, 413, 422, 429),
     openapi_extra=takes(RecommendRequest),
 )
 async def recommend(request: Request) -> Response:
@@ -38,7 +40,7 @@ async def recommend(request: Request) -> Response:
 
 
 @router.post(
-    "/events", responses=answers(out.EventsAnswer, 400, 401, 408, 413, 422, 429), openapi_extra=takes(EventsRequest)
+    "/events", responses=answers(EventsAnswer, 400, 401, 408, 413, 422, 429), openapi_extra=takes(EventsRequest)
 )
 async def events(request: Request) -> Response:
     """Stores a batch of events. One invalid event rejects the batch; an acknowledged batch is written."""
@@ -49,7 +51,7 @@ async def events(request: Request) -> Response:
 
 @router.post(
     "/sessions/merge",
-    responses=answers(out.MergeAnswer, 400, 401, 408, 413, 422, 429),
+    responses=answers(MergeAnswer, 400, 401, 408, 413, 422, 429),
     openapi_extra=takes(MergeRequest),
 )
 async def merge(request: Request) -> Response:
@@ -59,7 +61,7 @@ async def merge(request: Request) -> Response:
     return reply(request, await service.space.ingest.merge(body))
 
 
-@router.get("/items/{item_id:path}/similar", responses=answers(out.SimilarAnswer, 401, 404, 422, 429))
+@router.get("/items/{item_id:path}/similar", responses=answers(SimilarAnswer, 401, 404, 422, 429))
 async def similar(
     request: Request,
     item_id: PathId,
@@ -71,7 +73,7 @@ async def similar(
     return reply(request, service.space.model.similar(item_id, k, fields_of_query(fields)))
 
 
-@router.get("/users/{user_id:path}", responses=answers(out.UserAnswer, 401, 403, 404, 422, 429))
+@router.get("/users/{user_id:path}", responses=answers(UserAnswer, 401, 403, 404, 422, 429))
 async def show_user(request: Request, user_id: PathId) -> Response:
     """Shows everything that is stored about a user."""
     service = runtime(request)
@@ -79,7 +81,7 @@ async def show_user(request: Request, user_id: PathId) -> Response:
     return reply(request, await service.space.ingest.show(user_id, service.now_ms()))
 
 
-@router.delete("/users/{user_id:path}", responses=answers(out.EraseAnswer, 401, 403, 404, 422, 429))
+@router.delete("/users/{user_id:path}", responses=answers(EraseAnswer, 401, 403, 404, 422, 429))
 async def erase_user(request: Request, user_id: PathId) -> Response:
     """Deletes everything that is stored about a user."""
     service = runtime(request)
@@ -87,13 +89,13 @@ async def erase_user(request: Request, user_id: PathId) -> Response:
     return reply(request, await service.space.ingest.erase(user_id))
 
 
-@router.get("/healthz", responses=answers(out.HealthAnswer))
+@router.get("/healthz", responses=answers(HealthAnswer))
 async def healthz(request: Request) -> Response:
     """Liveness: answers as long as the event loop runs. `engine` is informative: without it the lower rungs answer."""
     return reply(request, {"status": "ok", "engine": runtime(request).space.model.healthy})
 
 
-@router.get("/readyz", responses=answers(out.ReadyAnswer) | {503: {"model": out.ReadyAnswer}})
+@router.get("/readyz", responses=answers(ReadyAnswer) | {503: {"model": ReadyAnswer}})
 async def readyz(request: Request) -> Response:
     """Readiness: whether to send requests here.
 
@@ -109,7 +111,7 @@ async def readyz(request: Request) -> Response:
     return reply(request, found, 200 if ready else 503)
 
 
-@router.get("/version", responses=answers(out.VersionAnswer))
+@router.get("/version", responses=answers(VersionAnswer))
 async def version(request: Request) -> Response:
     """Shows the release, its commit and the model in service."""
     return reply(request, runtime(request).versions())

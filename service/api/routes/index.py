@@ -9,12 +9,12 @@ from fastapi import APIRouter, Request, Response
 from service.api.direct_route import DirectRoute
 from service.api.openapi import answers
 from service.api.request import below_prefix, reply, runtime
-from service.schemas import responses as out
+from service.schemas.service_answers import IndexAnswer
 
 router = APIRouter(route_class=DirectRoute)
 
 
-@router.get("/", responses=answers(out.IndexAnswer))
+@router.get("/", responses=answers(IndexAnswer))
 async def index(request: Request) -> Response:
     """Lists what is here: the API, its documents, the pages and the probes. Links begin with the path prefix."""
     service = runtime(request)

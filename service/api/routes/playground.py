@@ -14,8 +14,7 @@ from service.api.runtime import Runtime
 from service.common.request_errors import NotFound
 from service.playground.explorer import Explorer
 from service.recommend.side_by_side import side_by_side
-from service.schemas import responses as out
-from service.schemas.playground_answers import ListsAnswer
+from service.schemas.playground_answers import FoundAnswer, ListsAnswer, PlaygroundAnswer, WhyAnswer
 from service.schemas.playground_requests import ListsRequest
 from service.schemas.requests import WhyRequest, parse
 from service.schemas.values import Id
@@ -32,7 +31,7 @@ async def page(request: Request) -> Response:
     return static_pages.page("playground", request)
 
 
-@router.get("/about", responses=answers(out.PlaygroundAnswer, *_PROBLEMS))
+@router.get("/about", responses=answers(PlaygroundAnswer, *_PROBLEMS))
 async def about(request: Request) -> Response:
     """Lists the choices of the page: segments, categories, scenes, features, event types; and the budget."""
     service, explorer = await _allowed(request)
@@ -48,7 +47,7 @@ async def about(request: Request) -> Response:
     return reply(request, {**await explorer.about(service.space.policies.current), **here})
 
 
-@router.get("/items", responses=answers(out.FoundAnswer, *_PROBLEMS))
+@router.get("/items", responses=answers(FoundAnswer, *_PROBLEMS))
 async def items(
     request: Request,
     q: Annotated[str, Query(max_length=128, description="Words of the title, or an id. Empty: popular items.")] = "",
@@ -68,7 +67,7 @@ async def items(
     return reply(request, found)
 
 
-@router.get("/sample", responses=answers(out.FoundAnswer, *_PROBLEMS))
+@router.get("/sample", responses=answers(FoundAnswer, *_PROBLEMS))
 async def sample(request: Request, seed: Annotated[int, Query(ge=0, le=2**53)] = 0) -> Response:
     """Returns an example history: a walk from a popular item over its neighbours. A seed always gives the same one."""
     _, explorer = await _allowed(request)
@@ -98,7 +97,7 @@ async def lists(request: Request) -> Response:
     return reply(request, {"lists": found, "items": named["items"], "why": why})
 
 
-@router.post("/why", responses=answers(out.WhyAnswer, 400, 408, 413, *_PROBLEMS), openapi_extra=takes(WhyRequest))
+@router.post("/why", responses=answers(WhyAnswer, 400, 408, 413, *_PROBLEMS), openapi_extra=takes(WhyRequest))
 async def why(request: Request) -> Response:
     """Explains a list: the share of each event, and of the start of the history, in the state it is decoded from.
 

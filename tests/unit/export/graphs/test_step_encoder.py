@@ -44,7 +44,8 @@ from service.engine.placement import Placement
 from service.history import state_blob
 from service.history.state_blob import VersionedState
 from service.lifecycle import canary
-from service.schemas import responses as out
+from service.schemas.list_answers import RecommendAnswer
+from service.schemas.playground_answers import WhyAnswer
 from service.store.log_version import VERSION_LENGTH
 from service.store.records import Subject
 from tests.support.aio import asynchronous
@@ -332,11 +333,11 @@ async def test_a_list_and_the_playground_say_what_the_network_read_from_its_memo
     async with serving(cast("FakeEngine", served.engine), deadline_ms=60_000.0, playground=True) as service:
         answer = await service.recommend(events=events, k=5, explain=True, decoding={"strategy": "beam"})
         told = await service.client.post("/playground/why", json={"events": events[::-1]})
-    why = out.WhyAnswer.model_validate(told.json())
+    why = WhyAnswer.model_validate(told.json())
     assert why.memory is not None and why.memory.slots == pytest.approx(slots, abs=served.tolerance)
     assert why.memory.events[::-1] == pytest.approx(shares, abs=served.tolerance)
     assert sum(why.weights) + why.start + why.earlier == pytest.approx(1.0, abs=1e-5)
-    because = [item.because for item in out.RecommendAnswer.model_validate(answer).items]
+    because = [item.because for item in RecommendAnswer.model_validate(answer).items]
     by_network = [one for one in because if one is not None and one.memory is not None]
     assert by_network and all(one.event is not None and one.event.by == "gradient" for one in by_network)
     read, best = by_network[0].memory, int(np.argmax(shares))
