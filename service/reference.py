@@ -26,7 +26,8 @@ from service.intake.intake_metrics import IntakeMetrics
 from service.policies.policies import DecodingSpec, Exploration, Policies, Rule, Segment
 from service.rules.spec import Apart, AtLeast, AtMost, Boost, Diversity, Pin
 from service.schemas.deprecations import DEPRECATIONS
-from service.schemas.requests import DecodingOverride, Event, EventsRequest, InlineEvent, RecommendRequest
+from service.schemas.recommend_request import DecodingOverride, InlineEvent, RecommendRequest
+from service.schemas.user_requests import Event, EventsRequest
 from service.spaces.spaces_file import OVERRIDABLE, Entry
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference.md"

@@ -18,7 +18,7 @@ from fastapi import FastAPI
 
 from service.cli.outermost import run_command
 from service.schemas.list_answers import RecommendAnswer
-from service.schemas.requests import RecommendRequest
+from service.schemas.recommend_request import RecommendRequest
 
 
 def create(answer: RecommendAnswer) -> FastAPI:

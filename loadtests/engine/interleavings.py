@@ -38,7 +38,9 @@ from service.recommend.pages import Pages
 from service.recommend.reasons import Reasons
 from service.recommend.recent_requests import RecentRequests
 from service.recommend.recommender import Recommender
-from service.schemas.requests import EventsRequest, MergeRequest, RecommendRequest, parse
+from service.schemas.parsing import parse
+from service.schemas.recommend_request import RecommendRequest
+from service.schemas.user_requests import EventsRequest, MergeRequest
 from service.store.embedded_valkey import EmbeddedValkey
 from service.store.records import NewEvent, Subject
 from service.store.store import Store

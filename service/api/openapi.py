@@ -18,10 +18,7 @@ from service.api.openapi_schemas import REF, for_generators
 from service.api.problems import MEDIA_TYPE
 from service.schemas.answer import Problem
 from service.schemas.deprecations import Deprecations
-from service.schemas.items import ITEM_BODIES
-from service.schemas.list_requests import LIST_BODIES
-from service.schemas.playground_requests import PLAYGROUND_BODIES
-from service.schemas.requests import REQUEST_BODIES
+from service.schemas.request_bodies import REQUEST_BODIES
 
 _SCHEMES: dict[str, dict[str, str]] = {
     "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "A key of GPT4REC_API_KEYS."},
@@ -152,7 +149,7 @@ def install(app: FastAPI, *, keys_needed: bool, metrics_guarded: bool, deprecati
         components = document.setdefault("components", {})
         components["schemas"] = {
             **components.get("schemas", {}),
-            **_definitions([*REQUEST_BODIES, *LIST_BODIES, *ITEM_BODIES, *PLAYGROUND_BODIES, Problem]),
+            **_definitions([*REQUEST_BODIES, Problem]),
         }
         components["securitySchemes"] = _SCHEMES
         describe(document, app.routes)

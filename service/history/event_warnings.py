@@ -8,7 +8,7 @@ from typing import Any
 from service.artifact.features import ContextVocabulary, is_history_event, known_type
 from service.common.answer_warnings import Warnings
 from service.lifecycle.served_model import ServedModel
-from service.schemas.requests import InlineEvent
+from service.schemas.recommend_request import InlineEvent
 
 
 def event_warnings(events: Sequence[InlineEvent], model: ServedModel, *, given_in: str = "items of events") -> Warnings:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from service.artifact.features import is_history_event
-from service.schemas.requests import InlineEvent
+from service.schemas.recommend_request import InlineEvent
 from service.store.records import StoredEvent
 
 SEARCH = "search"

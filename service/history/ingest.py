@@ -19,7 +19,8 @@ from service.history.pseudonyms import Pseudonyms
 from service.history.write_behind import WriteBehind
 from service.lifecycle.served_model import ServedModel
 from service.policies.policies import Policies
-from service.schemas.requests import B, Event, EventsRequest, MergeRequest, parse
+from service.schemas.parsing import B, parse
+from service.schemas.user_requests import Event, EventsRequest, MergeRequest
 from service.store.records import NewEvent, Subject
 from service.store.store import Store
 from service.tracing import tracing

@@ -17,7 +17,7 @@ from service.common.errors import ServiceError, StoreUnavailable
 from service.intake.intake_metrics import IntakeMetrics
 from service.intake.messages import DeadLetter, Parsed, Parser, parsed
 from service.intake.records import DeliveryFailed, Record, Sender, Source
-from service.schemas.requests import MAX_EVENTS, Event, EventsRequest
+from service.schemas.user_requests import MAX_EVENTS, Event, EventsRequest
 
 log = logs.get(__name__)
 

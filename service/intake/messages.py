@@ -16,7 +16,7 @@ from pydantic_core import from_json, to_json
 
 from service.common.request_errors import BadRequest, BodyTooLarge, InvalidRequest, RequestError
 from service.intake.records import Header, Outgoing, Record
-from service.schemas.requests import Event, EventsRequest
+from service.schemas.user_requests import Event, EventsRequest
 
 _BATCH = "events"
 _DETAIL_MAX = 2000

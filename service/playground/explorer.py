@@ -29,7 +29,7 @@ from service.lifecycle.served_model import ServedModel, Serving
 from service.playground.title_index import TitleIndex
 from service.policies.policies import Policies
 from service.rules.spec import ListRule
-from service.schemas.requests import InlineEvent
+from service.schemas.recommend_request import InlineEvent
 from service.store.records import UserRecord
 
 T = TypeVar("T")

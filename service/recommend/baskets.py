@@ -18,7 +18,7 @@ from service.history.pseudonyms import Pseudonyms
 from service.lifecycle.served_model import ServedModel
 from service.recommend.recommender import Recommender
 from service.schemas.list_requests import BasketRequest
-from service.schemas.requests import MAX_CANDIDATES, InlineEvent, RecommendRequest
+from service.schemas.recommend_request import MAX_CANDIDATES, InlineEvent, RecommendRequest
 
 # Companions that are ranked for each item that is listed.
 _OF_EACH = 5

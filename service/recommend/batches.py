@@ -15,7 +15,7 @@ from service.common import logs
 from service.common.errors import ServiceError
 from service.common.request_context import RequestContext
 from service.recommend.recommender import Recommender
-from service.schemas.requests import RecommendRequest
+from service.schemas.recommend_request import RecommendRequest
 
 log = logs.get(__name__)
 

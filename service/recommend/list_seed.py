@@ -12,7 +12,7 @@ from __future__ import annotations
 from hashlib import blake2b
 
 from service.common.request_context import RequestContext
-from service.schemas.requests import RecommendRequest
+from service.schemas.recommend_request import RecommendRequest
 from service.schemas.values import FRESH
 from service.store.records import Subject
 

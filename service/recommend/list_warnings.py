@@ -8,7 +8,7 @@ from service.common.answer_warnings import Warnings
 from service.engine.rule_report import RuleOutcome
 from service.history.event_warnings import event_warnings, slot_warnings
 from service.lifecycle.served_model import ServedModel
-from service.schemas.requests import RecommendRequest
+from service.schemas.recommend_request import RecommendRequest
 
 
 def list_warnings(request: RecommendRequest, model: ServedModel) -> Warnings:

@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 
 from service.common.request_errors import InvalidRequest
-from service.schemas.requests import CURSOR_MAX
+from service.schemas.recommend_request import CURSOR_MAX
 
 # Items that a cursor carries at most; long ids leave room for fewer.
 TAIL_MAX = 200

@@ -34,7 +34,7 @@ from service.recommend.made import Made
 from service.recommend.page_token import TAIL_MAX, CursorRefused, PageToken, opened
 from service.recommend.request_plan import HISTORY_NOT_READ, Plan
 from service.recommend.shown_list import about_of, page_entry
-from service.schemas.requests import RecommendRequest
+from service.schemas.recommend_request import RecommendRequest
 from service.store.page_marks import PageMarks, PageState
 from service.store.records import Subject
 

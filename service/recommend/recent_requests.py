@@ -12,7 +12,7 @@ from itertools import islice
 
 from service.common.deadline import Clock
 from service.recommend.request_plan import Plan
-from service.schemas.requests import RecommendRequest
+from service.schemas.recommend_request import RecommendRequest
 from service.store.records import Subject
 
 KEPT_MAX, KEPT_S = 200, 900.0

@@ -42,7 +42,7 @@ from service.recommend.ruled_list import ruled
 from service.recommend.shadows import Shadows
 from service.recommend.shown_list import entry_of, watched
 from service.rules.counting import RuleCounts
-from service.schemas.requests import RecommendRequest
+from service.schemas.recommend_request import RecommendRequest
 from service.store.records import Subject, UserRecord
 from service.tracing import tracing
 from service.watch.traffic_watch import TrafficWatch

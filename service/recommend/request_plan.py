@@ -31,7 +31,7 @@ from service.recommend.made import Made
 from service.recommend.named_items import named_items
 from service.recommend.page_token import TAIL_MAX
 from service.rules.ruling import Ruling, ruling_of
-from service.schemas.requests import RecommendRequest
+from service.schemas.recommend_request import RecommendRequest
 from service.signals.item_values import SignalSums
 from service.signals.user_history import UserHistory
 from service.store.records import Subject

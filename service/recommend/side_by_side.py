@@ -10,7 +10,7 @@ from service.common.request_context import RequestContext
 from service.recommend.list_seed import seed_of
 from service.recommend.recommender import Recommender
 from service.schemas.playground_requests import Beside
-from service.schemas.requests import RecommendRequest
+from service.schemas.recommend_request import RecommendRequest
 
 
 async def side_by_side(

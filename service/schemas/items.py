@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from service.artifact.catalogue_item import STEPS_MAX
 from service.catalogue.item_fields import ADDRESS_MAX, PRICE_MAX, STOCK_MAX, TEXT_MAX, fields_of
@@ -12,8 +12,7 @@ from service.catalogue.shop_items import Change, Op
 from service.common.request_errors import InvalidRequest
 from service.common.times import iso_of
 from service.schemas.body import Body
-from service.schemas.body_bounds import most_nodes
-from service.schemas.requests import parse
+from service.schemas.parsing import parse
 from service.schemas.values import Id, TimeMs, Value
 
 CATEGORIES_MAX, ATTRIBUTES_MAX, LIKE_MAX, VECTOR_MAX = 32, 64, 64, 2048
@@ -97,11 +96,6 @@ class ItemLine(ItemFields):
     if_version: int | None = Field(
         None, ge=0, le=2**53, description="Makes the change only if the item has this version; 0: if nothing is stored."
     )
-
-
-ITEM_BODIES: tuple[type[BaseModel], ...] = (ItemRequest, ItemLine)
-for _body in ITEM_BODIES:  # now, and not during the first request
-    most_nodes(_body)
 
 
 def read_line(line: bytes) -> Change:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 from pydantic_core import to_json
 
 from service.common.request_errors import RequestError
 from service.schemas.body import Body
 from service.schemas.body_bounds import most_nodes
 from service.schemas.item_filter import FIELDS_DESCRIPTION, FieldsBody, ItemFilterBody
-from service.schemas.requests import MAX_EXCLUDED, RecommendRequest, parse
+from service.schemas.parsing import parse
+from service.schemas.recommend_request import MAX_EXCLUDED, RecommendRequest
 from service.schemas.values import Feature, Id, Name
 from service.store.user_features import FEATURES_MAX
 
@@ -92,8 +93,3 @@ def _entry(body: Any, latest_ms: int) -> RecommendRequest | RequestError:
         return parse(RecommendRequest, to_json(body), latest_ms=latest_ms)
     except RequestError as error:
         return error
-
-
-LIST_BODIES: tuple[type[BaseModel], ...] = (BatchRequest, BasketRequest)
-for _body in LIST_BODIES:  # now, and not during the first request
-    most_nodes(_body)

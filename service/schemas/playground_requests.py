@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from service.schemas.body import Body
-from service.schemas.body_bounds import most_nodes
-from service.schemas.requests import RecommendRequest
-from service.schemas.values import Name
+from service.schemas.recommend_request import MAX_INLINE_EVENTS, InlineEvent, RecommendRequest
+from service.schemas.values import Feature, Name
+from service.store.user_features import FEATURES_MAX
+
+
+class WhyRequest(Body):
+    """Events whose share in the encoded state is asked for."""
+
+    events: list[InlineEvent] = Field(min_length=1, max_length=MAX_INLINE_EVENTS)
+    features: dict[Name, Feature] | None = Field(
+        None, max_length=FEATURES_MAX, description="Features of the user, for encoders that read them."
+    )
 
 
 class Beside(Body):
@@ -33,8 +42,3 @@ class ListsRequest(Body):
         if self.request.cursor is not None:
             raise ValueError("a cursor continues a list of /recommend; send it there")
         return self
-
-
-PLAYGROUND_BODIES: tuple[type[BaseModel], ...] = (ListsRequest,)
-for _body in PLAYGROUND_BODIES:  # now, and not during the first request
-    most_nodes(_body)

@@ -28,7 +28,7 @@ from service.engine.interface import Explanation
 from service.engine.jobs import DecodedList, DecodeJob
 from service.recommend.reasons import TOO_LATE
 from service.schemas.list_answers import RecommendAnswer
-from service.schemas.requests import RecommendRequest
+from service.schemas.recommend_request import RecommendRequest
 from service.signals.ranker import Ranker
 from service.signals.user_history import UserHistory
 from tests.support.aio import asynchronous

@@ -17,7 +17,7 @@ from service.common.settings import Settings
 from service.common.space import Space
 from service.lifecycle.evictable_engine import EvictableEngine, Footprint
 from service.lifecycle.resident_models import ResidentModels
-from service.schemas.requests import RecommendRequest
+from service.schemas.recommend_request import RecommendRequest
 from tests.support.aio import asynchronous, eventually
 from tests.support.valkey import Valkey
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from service.api.openapi_examples import recorded
 from service.api.openapi_operations import TAGS, operations
-from service.schemas.requests import parse
+from service.schemas.parsing import parse
 from tests.support.aio import asynchronous
 from tests.support.openapi import allows, application, whole
 from tests.support.serving import serving

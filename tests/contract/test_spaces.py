@@ -17,7 +17,7 @@ from service.common.request_errors import NotFound
 from service.common.settings import Settings
 from service.common.space import Space
 from service.policies import policies
-from service.schemas.requests import RecommendRequest
+from service.schemas.recommend_request import RecommendRequest
 from tests.support.aio import asynchronous
 from tests.support.fakes import FakeEngine
 from tests.support.valkey import Valkey

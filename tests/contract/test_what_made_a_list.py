@@ -14,7 +14,7 @@ from service.engine.factory import open_engine
 from service.guard.guard import MODEL_RUNGS
 from service.ops.recent_traffic import RecentTraffic, row
 from service.schemas.list_answers import RecommendAnswer
-from service.schemas.requests import RecommendRequest
+from service.schemas.recommend_request import RecommendRequest
 from tests.support.aio import asynchronous
 from tests.support.fakes import FakeEngine
 from tests.support.serving import Service, serving

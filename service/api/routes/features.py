@@ -17,8 +17,9 @@ from service.api.direct_route import DirectRoute
 from service.api.openapi import answers, takes
 from service.api.request import counted, reply, runtime, secret_of
 from service.api.runtime import Runtime
-from service.schemas.requests import FeaturesRequest, parse
+from service.schemas.parsing import parse
 from service.schemas.user_answers import FeaturesAnswer, FeaturesDeletedAnswer
+from service.schemas.user_requests import FeaturesRequest
 from service.schemas.values import Id
 from service.store.records import Kind
 

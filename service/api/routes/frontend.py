@@ -14,9 +14,11 @@ from service.common import metric_text
 from service.ops import worker_peers
 from service.schemas.item_filter import FIELDS_PATTERN, QUERY_FIELDS_DESCRIPTION, fields_of_query
 from service.schemas.list_answers import RecommendAnswer, SimilarAnswer
-from service.schemas.requests import EventsRequest, MergeRequest, RecommendRequest, parse
+from service.schemas.parsing import parse
+from service.schemas.recommend_request import RecommendRequest
 from service.schemas.service_answers import HealthAnswer, ReadyAnswer, VersionAnswer
 from service.schemas.user_answers import EraseAnswer, EventsAnswer, MergeAnswer, UserAnswer
+from service.schemas.user_requests import EventsRequest, MergeRequest
 from service.schemas.values import Id
 
 router = APIRouter(route_class=DirectRoute)

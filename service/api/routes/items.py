@@ -22,7 +22,7 @@ from service.catalogue.shop_items import Change, Op
 from service.common.errors import StoreUnavailable
 from service.schemas import item_answers as out
 from service.schemas.items import ItemRequest, read_line
-from service.schemas.requests import parse
+from service.schemas.parsing import parse
 from service.schemas.values import Id
 from service.store.redis_causes import meaning
 

@@ -16,7 +16,8 @@ from service.recommend.batches import Outcome, answer_batch
 from service.schemas import list_answers as out
 from service.schemas.item_filter import fields_of_query
 from service.schemas.list_requests import BasketRequest, Batch, BatchRequest
-from service.schemas.requests import RecommendRequest, parse
+from service.schemas.parsing import parse
+from service.schemas.recommend_request import RecommendRequest
 
 router = APIRouter(route_class=DirectRoute)
 

@@ -17,7 +17,8 @@ from service.coordination.audit_filter import AUDIT_MAX, chosen
 from service.experiments.outcomes import shown, unpacked
 from service.ops.console import SERIES_S, EventStream
 from service.schemas import ops_answers as out
-from service.schemas.requests import FallbackRequest, parse
+from service.schemas.ops_requests import FallbackRequest
+from service.schemas.parsing import parse
 from service.store.redis_causes import meaning
 
 router = APIRouter(prefix="/ops", tags=["ops"], route_class=DirectRoute)

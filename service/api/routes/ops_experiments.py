@@ -17,14 +17,8 @@ from service.api.runtime import Runtime
 from service.experiments.document import Experiment
 from service.experiments.report import report
 from service.schemas import ops_answers as out
-from service.schemas.requests import (
-    ChangeRequest,
-    HoldOutRequest,
-    PromoteRequest,
-    StartExperimentRequest,
-    Why,
-    parse,
-)
+from service.schemas.ops_requests import ChangeRequest, HoldOutRequest, PromoteRequest, StartExperimentRequest, Why
+from service.schemas.parsing import parse
 
 router = APIRouter(prefix="/ops", tags=["ops"], route_class=DirectRoute)
 

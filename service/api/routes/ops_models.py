@@ -10,7 +10,8 @@ from service.api.direct_route import DirectRoute
 from service.api.openapi import answers, takes
 from service.api.request import reply, runtime, secret_of
 from service.schemas import ops_answers as out
-from service.schemas.requests import ChangeRequest, PoliciesRequest, Why, parse
+from service.schemas.ops_requests import ChangeRequest, PoliciesRequest, Why
+from service.schemas.parsing import parse
 
 router = APIRouter(prefix="/ops", tags=["ops"], route_class=DirectRoute)
 

@@ -14,9 +14,9 @@ from service.api.runtime import Runtime
 from service.common.request_errors import NotFound
 from service.playground.explorer import Explorer
 from service.recommend.side_by_side import side_by_side
+from service.schemas.parsing import parse
 from service.schemas.playground_answers import FoundAnswer, ListsAnswer, PlaygroundAnswer, WhyAnswer
-from service.schemas.playground_requests import ListsRequest
-from service.schemas.requests import WhyRequest, parse
+from service.schemas.playground_requests import ListsRequest, WhyRequest
 from service.schemas.values import Id
 
 router = APIRouter(prefix="/playground", tags=["playground"], route_class=DirectRoute)

@@ -31,7 +31,7 @@ from service.engine.engine import Engine
 from service.engine.jobs import DecodeJob, ListRequest, decode_key
 from service.engine.run_groups import result_of
 from service.policies.policies import DecodingSpec
-from service.schemas.requests import DecodingOverride
+from service.schemas.recommend_request import DecodingOverride
 from tests.support.artifacts import random_parts, write_artifact
 from tests.support.data_builders import tiny_dataset
 from tests.support.networks import random_network

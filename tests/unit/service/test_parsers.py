@@ -20,7 +20,8 @@ from service.common.request_errors import RequestError
 from service.common.settings import DEFAULT_POLICIES
 from service.coordination.forced_mode import Mode
 from service.policies import policies
-from service.schemas.requests import REQUEST_BODIES, parse
+from service.schemas.parsing import parse
+from service.schemas.request_bodies import REQUEST_BODIES
 from service.store.history_calls import events_of
 from service.store.records import parse_events
 

@@ -18,7 +18,8 @@ from service.common.sink_metrics import SinkMetrics
 from service.common.sink_settings import SinkSettings
 from service.intake.intake_metrics import IntakeMetrics
 from service.policies.policies import DecodingSpec, Exploration, Policies, Rule, Segment
-from service.schemas.requests import DecodingOverride, Event, EventsRequest, InlineEvent, RecommendRequest
+from service.schemas.recommend_request import DecodingOverride, InlineEvent, RecommendRequest
+from service.schemas.user_requests import Event, EventsRequest
 
 
 def test_every_setting_metric_endpoint_and_policy_field_is_documented() -> None:

@@ -11,7 +11,8 @@ from pydantic.json_schema import models_json_schema
 
 from service.api.openapi_examples import sampled
 from service.api.openapi_schemas import REF, fields_of, for_generators, referred
-from service.schemas.requests import Event, FeaturesRequest, RecommendRequest
+from service.schemas.recommend_request import RecommendRequest
+from service.schemas.user_requests import Event, FeaturesRequest
 from tests.support.openapi import allows, whole
 
 MODELS = (RecommendRequest, Event, FeaturesRequest)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.history.history import merge_events
-from service.schemas.requests import InlineEvent
+from service.schemas.recommend_request import InlineEvent
 from service.store.records import StoredEvent
 
 T = 1_700_000_000_000

@@ -15,7 +15,8 @@ from service.common.errors import StoreUnavailable
 from service.intake.intake import Intake
 from service.intake.intake_metrics import IntakeMetrics
 from service.intake.records import DeliveryFailed, Outgoing, Record
-from service.schemas.requests import MAX_EVENTS, Event, EventsRequest, parse
+from service.schemas.parsing import parse
+from service.schemas.user_requests import MAX_EVENTS, Event, EventsRequest
 from tests.support.aio import asynchronous
 
 BAD = b"bad"

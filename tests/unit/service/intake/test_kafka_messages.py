@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from service.common.request_errors import RequestError
 from service.intake.messages import Parsed, parsed
 from service.intake.records import Record
-from service.schemas.requests import MAX_EVENTS, Event, EventsRequest, parse
+from service.schemas.parsing import parse
+from service.schemas.user_requests import MAX_EVENTS, Event, EventsRequest
 
 LATEST_MS = 1_800_000_000_000
 LARGEST = 100_000

@@ -6,7 +6,7 @@ from typing import Any
 
 from service.common.request_context import RequestContext
 from service.recommend.list_seed import list_seed
-from service.schemas.requests import RecommendRequest
+from service.schemas.recommend_request import RecommendRequest
 from service.store.records import Subject
 
 HOUR_MS = 3_600_000

@@ -14,9 +14,12 @@ from pydantic import BaseModel, Field
 
 from service.api.problems import problem
 from service.common.request_errors import BadRequest, InvalidRequest, RequestError
-from service.schemas import requests
+from service.schemas import parsing
 from service.schemas.body_bounds import ELEMENTS_MAX, FAULTS_MAX, check_nodes, listed, most_nodes
-from service.schemas.requests import MAX_EVENTS, REQUEST_BODIES, EventsRequest, RecommendRequest, parse
+from service.schemas.parsing import parse
+from service.schemas.recommend_request import RecommendRequest
+from service.schemas.request_bodies import REQUEST_BODIES
+from service.schemas.user_requests import MAX_EVENTS, EventsRequest
 
 SIZE = 1_000_000
 ANSWER_MAX = 600_000
@@ -60,7 +63,7 @@ def test_what_is_built_of_a_body_is_bounded_whatever_it_holds(
         built.append(len(faults))
         return listed(faults)
 
-    monkeypatch.setattr(requests, "listed", noted)
+    monkeypatch.setattr(parsing, "listed", noted)
     for raw in hostile(body, size):
         with pytest.raises(RequestError) as caught:
             parse(body, raw, latest_ms=0)

@@ -11,7 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.common.request_errors import BadRequest, InvalidRequest
-from service.schemas.requests import REQUEST_BODIES, EventsRequest, RecommendRequest, WhyRequest, parse
+from service.schemas.parsing import parse
+from service.schemas.playground_requests import WhyRequest
+from service.schemas.recommend_request import RecommendRequest
+from service.schemas.request_bodies import REQUEST_BODIES
+from service.schemas.user_requests import EventsRequest
 
 NOW_MS = 1_800_000_000_000
 
