@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from service.common.kafka_settings import KafkaSettings
 from service.common.loop_metrics import LoopMetrics
 from service.common.loop_settings import LoopSettings
 from service.common.markdown import markdown_table
+from service.common.metric_families import MetricGroup
 from service.common.metrics import Metrics
 from service.common.settings import DEFAULT_POLICIES, Settings
 from service.common.sink_metrics import SinkMetrics
@@ -216,12 +217,19 @@ def _deprecated() -> Iterable[str]:
 
 
 def _metrics(metrics: Metrics | EncodeMetrics | IntakeMetrics | SinkMetrics | LoopMetrics) -> Iterable[Sequence[str]]:
-    for value in vars(metrics).values():
+    for metric in _each_metric(metrics):
+        family = next(iter(metric.describe()))
+        name = family.name + ("_total" if family.type == "counter" else "")
+        labels = ", ".join(f"`{label}`" for label in metrics.label_names.get(family.name, ()))
+        yield f"`{name}`", family.type, labels, family.documentation
+
+
+def _each_metric(holder: object) -> Iterator[MetricWrapperBase]:
+    for value in vars(holder).values():
         if isinstance(value, MetricWrapperBase):
-            family = next(iter(value.describe()))
-            name = family.name + ("_total" if family.type == "counter" else "")
-            labels = ", ".join(f"`{label}`" for label in metrics.label_names.get(family.name, ()))
-            yield f"`{name}`", family.type, labels, family.documentation
+            yield value
+        elif isinstance(value, MetricGroup):
+            yield from _each_metric(value)
 
 
 def _tables(titles: Mapping[type[BaseModel], str]) -> Iterable[str]:

@@ -187,7 +187,7 @@ class Simulation:
         for name, length in WINDOWS.items():
             if self.hour % int(length // _HOUR_S):
                 continue
-            for family in self._metrics.drifted.collect():
+            for family in self._metrics.watch.drifted.collect():
                 for sample in family.samples:
                     if sample.labels["window"] == name and sample.labels["statistic"] not in _SHOWN_ONLY:
                         self.judged += 1

@@ -190,13 +190,13 @@ class Runtime:
         m.count_up_to(m.log_lines_dropped, output.dropped())
         m.one_hot(m.breaker_state, BREAKER_STATES, space.guard.breaker.state.value)
         m.one_hot(m.fallback_mode, MODES, space.mode.current())
-        m.exposures_waiting.labels("exposures").set(space.recorder.lists_waiting)
-        m.exposures_waiting.labels("events").set(space.recorder.events_waiting)
+        m.recording.waiting.labels("exposures").set(space.recorder.lists_waiting)
+        m.recording.waiting.labels("events").set(space.recorder.events_waiting)
         m.queue_depth.set(space.model.encoder.depth + space.model.decoder.depth)
-        m.experiment_withheld.clear()
+        m.experiments.withheld.clear()
         for experiment in space.experiments.document.running:
             for arm, breaker in space.breakers(experiment).items():
-                m.experiment_withheld.labels(experiment.name, arm).set(1.0 - breaker["model_share"])
+                m.experiments.withheld.labels(experiment.name, arm).set(1.0 - breaker["model_share"])
         for objective, rates in space.guard.budgets.burn_rates().items():
             for window, rate in rates.items():
                 m.burn_rate.labels(objective, window).set(rate)

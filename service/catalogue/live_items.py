@@ -163,7 +163,7 @@ class LiveItems:
             else:
                 self.records[item_id] = record
         self._sort(new, gone)
-        self._metrics.items_stored.set(len(self.records))
+        self._metrics.catalogue.items_stored.set(len(self.records))
         if changes:
             for observer in tuple(self._observers):
                 observer(changes.keys())

@@ -52,7 +52,7 @@ class ShopItems:
             metrics: Counts the changes.
             most: Items that may be stored.
         """
-        self._store, self._metrics, self._most = store, metrics, most
+        self._store, self._metrics, self._most = store, metrics.catalogue, most
 
     async def change(self, change: Change, actor: str) -> dict[str, Any]:
         """Makes one change.

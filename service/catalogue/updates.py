@@ -138,7 +138,7 @@ class CatalogueUpdates:
         records, now = {} if self._live is None else self._live.records, self._wall_clock()
         for item_id in ids:
             if (record := records.get(item_id)) is not None:
-                self._metrics.item_delay.observe(max(0.0, now - record.version / 1e6))
+                self._metrics.catalogue.item_delay.observe(max(0.0, now - record.version / 1e6))
 
     @property
     def turned(self) -> bool:

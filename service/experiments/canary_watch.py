@@ -69,7 +69,7 @@ class CanaryWatch:
                 counts.update([(arm, "answers"), *((arm, what) for what in happened)])
             for outcome in happened or ["ok"]:
                 self._shown.add((name, arm, outcome))
-                self._metrics.experiment_lists.labels(name, arm, outcome).inc()
+                self._metrics.experiments.lists.labels(name, arm, outcome).inc()
 
     def shadowed(self, name: str, arm: str, counts: Mapping[str, int]) -> None:
         """Counts what became of a request of a shadow.
@@ -152,4 +152,4 @@ class CanaryWatch:
         for labels in [labels for labels in self._shown if labels[0] not in self._runs]:
             self._shown.discard(labels)
             with contextlib.suppress(KeyError):
-                self._metrics.experiment_lists.remove(*labels)
+                self._metrics.experiments.lists.remove(*labels)

@@ -66,8 +66,8 @@ class Recorder:
     ) -> None:
         self._streams, self._metrics, self._settings, self._wall_clock = streams, metrics, settings, wall_clock
         self._ids = ListIds()
-        self._lists = EntryQueue("exposures", settings.queue_max, metrics.exposures)
-        self._events = EntryQueue("events", settings.queue_max, metrics.recorded_events)
+        self._lists = EntryQueue("exposures", settings.queue_max, metrics.recording.lists)
+        self._events = EntryQueue("events", settings.queue_max, metrics.recording.events)
         self._added, self._full = asyncio.Event(), asyncio.Event()
         self._erased: set[tuple[StreamName, str]] = set()
         self._announced = not settings.on
@@ -102,7 +102,7 @@ class Recorder:
         if not self._settings.on:
             return
         if self._settings.share < 1.0 and not self.records(list_id):
-            self._metrics.exposures.labels("not_sampled").inc()
+            self._metrics.recording.lists.labels("not_sampled").inc()
             return
         self._add(self._lists, (subject, list_id, make))
         if not self._making:  # once for all answers of a turn of the event loop
@@ -280,7 +280,7 @@ class Recorder:
         """Counts entries that were written, and what was trimmed for them."""
         queue.count("recorded", entries)
         if outcome.unread:
-            self._metrics.exposures_trimmed_unread.labels(queue.stream).inc(outcome.unread)
+            self._metrics.recording.trimmed_unread.labels(queue.stream).inc(outcome.unread)
 
     def _note(self, failure: str | None) -> None:
         """Logs the beginning and the end of a failure, once each."""

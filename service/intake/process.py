@@ -133,7 +133,7 @@ class _Shown:
     def metrics(self) -> bytes:
         m = self.registered
         m.count_up_to(m.log_lines_dropped, output.dropped())
-        m.exposures_waiting.labels("events").set(self.space.recorder.events_waiting)
+        m.recording.waiting.labels("events").set(self.space.recorder.events_waiting)
         return m.render()
 
     def checks(self) -> Mapping[str, bool]:

@@ -39,7 +39,7 @@ class FilterBuilds:
     def __init__(
         self, masks: Callable[[], FilterMasks], ration: FilterRation, metrics: Metrics, thread: Executor
     ) -> None:
-        self._masks, self._ration, self._metrics, self._thread = masks, ration, metrics, thread
+        self._masks, self._ration, self._metrics, self._thread = masks, ration, metrics.catalogue, thread
         self._running: dict[bytes, asyncio.Future[HeldFilter]] = {}
         self._waiting: Counter[str] = Counter()
         self._evicted = 0

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
-from service.common.metrics import LATENCY_BUCKETS, Metrics, MetricsSnapshot
+from service.common.metric_families import LATENCY_BUCKETS
+from service.common.metrics import Metrics, MetricsSnapshot
 
 # Seconds that are kept, and the window of the present figures.
 KEPT_S, RECENT_S = 600, 60

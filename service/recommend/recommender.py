@@ -272,7 +272,7 @@ class Recommender:
             made.source, made.rung, made.reason or "", plan.segment, made.strategy or ""
         ).inc()
         if made.listing.ordered is not None:
-            self._metrics.ordered_lists.labels(plan.segment, made.listing.ordered).inc()
+            self._metrics.watch.ordered_lists.labels(plan.segment, made.listing.ordered).inc()
         if made.listing.rules:
             self._rules.count(made.listing.rules, made.source)
         guard.answered(made.rung, made.reason)

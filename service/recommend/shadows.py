@@ -180,15 +180,16 @@ class Shadows:
         if not self._runs(shadow):
             return  # it was stopped meanwhile
         self._counts.shadowed(shadow.name, shadow.arms[0].name, compared(one.shown, candidate, one.took_s, took_s))
-        self._metrics.shadow_requests.labels(shadow.name, "compared").inc()
-        self._metrics.shadow_overlap.labels(shadow.name).observe(overlap_of(one.shown, candidate))
+        metrics = self._metrics.experiments
+        metrics.shadow_requests.labels(shadow.name, "compared").inc()
+        metrics.shadow_overlap.labels(shadow.name).observe(overlap_of(one.shown, candidate))
         for side, seconds in zip(SIDES, (one.took_s, took_s), strict=True):
-            self._metrics.shadow_duration.labels(shadow.name, side).observe(seconds)
+            metrics.shadow_duration.labels(shadow.name, side).observe(seconds)
 
     def _count(self, shadow: Experiment, outcome: Outcome) -> None:
         if self._runs(shadow):
             self._counts.shadowed(shadow.name, shadow.arms[0].name, happened(outcome))
-            self._metrics.shadow_requests.labels(shadow.name, outcome).inc()
+            self._metrics.experiments.shadow_requests.labels(shadow.name, outcome).inc()
 
     def _runs(self, shadow: Experiment) -> bool:
         return any(one.run == shadow.run for one in self._shadows)
@@ -201,7 +202,7 @@ class Shadows:
 
     def _forget(self, name: str) -> None:
         """Removes the metrics of a shadow that has ended."""
-        metrics = self._metrics
+        metrics = self._metrics.experiments
         with contextlib.suppress(KeyError):
             metrics.shadow_overlap.remove(name)
         for outcome in OUTCOMES:

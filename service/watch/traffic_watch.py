@@ -21,7 +21,8 @@ from prometheus_client import Gauge
 from service.artifact.array_types import IntArray
 from service.common import logs
 from service.common.deadline import Clock
-from service.common.metrics import WATCH_BASELINES, Metrics
+from service.common.metrics import Metrics
+from service.common.watch_metrics import WATCH_BASELINES
 from service.lifecycle.served_model import ServedModel
 from service.watch.baseline import WatchBaseline, WatchBaselineError, read_baseline
 from service.watch.counting import Counting, SeenEvent, ShownList
@@ -123,7 +124,7 @@ class TrafficWatch:
         if len(self._lists) < _PENDING_MAX and version == self._version:
             self._lists.append(one)
         else:
-            self._metrics.watch_skipped.labels("lists").inc()
+            self._metrics.watch.skipped.labels("lists").inc()
 
     def happened(self, events: Iterable[SeenEvent]) -> None:
         """Notes acknowledged events."""
@@ -133,7 +134,7 @@ class TrafficWatch:
             if len(self._events) < _PENDING_MAX:
                 self._events.append(event)
             else:
-                self._metrics.watch_skipped.labels("events").inc()
+                self._metrics.watch.skipped.labels("events").inc()
 
     # -- the background
 
@@ -199,7 +200,7 @@ class TrafficWatch:
         self._counting = Counting(prepared.groups, self._baseline.score_edges if self._baseline else None)
         self._index = prepared.index
         self._summary = (0.0, {})
-        self._metrics.one_hot(self._metrics.watch_baseline, WATCH_BASELINES, self._state)
+        self._metrics.one_hot(self._metrics.watch.baseline, WATCH_BASELINES, self._state)
 
     def _change(self, prepared: _Prepared) -> None:
         """Goes on with another model.
@@ -218,7 +219,8 @@ class TrafficWatch:
         self._yesterday = self._yesterday and self._moved(self._yesterday, before, prepared)
         if self._baseline is None:  # nothing tells when it is over
             self._drifted = {}
-            for gauge in (self._metrics.drift, self._metrics.drift_threshold, self._metrics.drifted):
+            shown = self._metrics.watch
+            for gauge in (shown.drift, shown.drift_threshold, shown.drifted):
                 gauge.clear()
 
     def _moved(self, window: Window, before: Counting, prepared: _Prepared) -> Window:
@@ -237,21 +239,21 @@ class TrafficWatch:
         self._number[name] = number
 
     def _publish(self, name: str, window: Window, yesterday: Window | None) -> None:
-        metrics = self._metrics
+        metrics = self._metrics.watch
         for gauge, statistic in self._published.pop(name):
             with contextlib.suppress(KeyError):  # cleared with its model
                 gauge.remove(statistic, name)
         self._published[name] = set()
         metrics.watched.labels("lists", name).set(window.lists)
         metrics.watched.labels("events", name).set(window.events)
-        values = [(metrics.watch, *one) for one in figures(window, self._n_items(), yesterday).items()]
+        values = [(metrics.figures, *one) for one in figures(window, self._n_items(), yesterday).items()]
         found = {} if self._baseline is None else dict(drifts(window, self._baseline))
         self._show(name, [*values, *self._of_drifts(name, found)])
         self._drifted[name] = {key: drift for key, drift in found.items() if drift.drifted}
 
     def _of_drifts(self, window: str, found: Mapping[str, Drift]) -> list[tuple[Gauge, str, float]]:
         """What gauges show of drifts; those that are more than chance are logged."""
-        metrics, values = self._metrics, list[tuple[Gauge, str, float]]()
+        metrics, values = self._metrics.watch, list[tuple[Gauge, str, float]]()
         for drift in found.values():
             values.append((metrics.drift, drift.statistic, drift.divergence))
             values.append((metrics.drift_threshold, drift.statistic, drift.threshold))
@@ -273,10 +275,10 @@ class TrafficWatch:
         names = self._counting.bins
         for band, n in zip(names["list_popularity"], bands.tolist(), strict=True):
             if n:
-                self._metrics.shown_items.labels(segment, band).inc(n)
+                self._metrics.watch.shown_items.labels(segment, band).inc(n)
         for category, n in zip(names["list_categories"], categories.tolist(), strict=True):
             if n:
-                self._metrics.shown_categories.labels(segment, self._named(category)).inc(n)
+                self._metrics.watch.shown_categories.labels(segment, self._named(category)).inc(n)
 
     def _named(self, category: str) -> str:
         if category not in self._names and len(self._names) >= _NAMES_MAX:

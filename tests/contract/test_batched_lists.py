@@ -108,4 +108,4 @@ async def test_each_list_counts_for_the_rate_of_a_key_and_is_recorded(shared_val
         assert late.status_code == 429 and "retry-after" in late.headers
         await service.settled()
         metrics = service.runtime.metrics
-        assert value_of(metrics.exposures.labels("recorded")) == 3
+        assert value_of(metrics.recording.lists.labels("recorded")) == 3

@@ -59,7 +59,7 @@ async def test_the_first_items_are_in_the_order_that_earns_most(shared_valkey: V
         (entry,) = await what.entries("exposures")
         assert entry["items"] == ids(answer)
         assert (entry["drawn"], entry["log_propensities"], entry["seed"]) == (0, [0.0] * 5, None)
-        counted = what.service.runtime.metrics.ordered_lists
+        counted = what.service.runtime.metrics.watch.ordered_lists
         assert value_of(counted, answer["segment"], "changed") == 1
         await what.service.recommend(user_id="u", k=1, decoding={"strategy": "greedy"})
         assert value_of(counted, answer["segment"], "same") == 1

@@ -278,7 +278,7 @@ async def test_invented_filters_take_nothing_from_others() -> None:
         metrics = service.runtime.metrics
     assert reasons == {"filter_not_ready"}
     assert answer["rung"] == "full"
-    assert value_of(metrics.filter_builds, "built") == value_of(metrics.filters_held) == 1
+    assert value_of(metrics.catalogue.filter_builds, "built") == value_of(metrics.catalogue.filters_held) == 1
 
 
 # -- the ladder

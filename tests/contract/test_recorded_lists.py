@@ -46,7 +46,7 @@ class Recorded:
         ]
 
     def counted(self, outcome: str) -> float:
-        return value_of(self.service.runtime.metrics.exposures, outcome)
+        return value_of(self.service.runtime.metrics.recording.lists, outcome)
 
 
 @asynccontextmanager
@@ -185,11 +185,11 @@ async def test_answers_come_as_ever_while_redis_is_away_and_lists_wait(tmp_path:
         metrics, recorder = service.runtime.metrics, service.runtime.space.recorder
 
         async def dropped() -> bool:
-            return value_of(metrics.exposures, "dropped") == 1
+            return value_of(metrics.recording.lists, "dropped") == 1
 
         await eventually(dropped, within_s=20.0)
         assert recorder.lists_waiting == 2
-    assert value_of(metrics.exposures, "failed") == 2
+    assert value_of(metrics.recording.lists, "failed") == 2
 
 
 @asynchronous

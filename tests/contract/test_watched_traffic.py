@@ -31,7 +31,7 @@ async def test_lists_and_events_of_the_service_are_in_its_figures(shared_valkey:
         assert found["figures"]["unknown_items"] == 0.25
         assert service.runtime.console.figures()["watch"] == found
         segment = answer["segment"]
-        assert value_of(service.runtime.metrics.shown_items, segment, "tail") >= 4
+        assert value_of(service.runtime.metrics.watch.shown_items, segment, "tail") >= 4
 
 
 @asynchronous

@@ -177,7 +177,7 @@ async def test_a_merge_is_recorded_before_it_is_acknowledged_whatever_waits(shar
         await recorder.merged(SESSION, USER)
         await StreamErasure(store.streams, recorder, now).erase([USER])
         assert recorder.events_waiting == 1
-        assert value_of(metrics.recorded_events, "dropped") == 1
+        assert value_of(metrics.recording.events, "dropped") == 1
 
 
 @asynchronous
@@ -202,7 +202,7 @@ async def test_a_queued_entry_of_an_erased_subject_is_never_written(shared_valke
         await recorder.drain(20.0)
         names = [fields[b"s"] for fields in await bodies(store, client, "events") if b"erased" not in fields]
         assert names == [b"u:2"]
-        assert value_of(metrics.recorded_events, "dropped") == 1
+        assert value_of(metrics.recording.events, "dropped") == 1
 
 
 @asynchronous
@@ -215,10 +215,10 @@ async def test_while_redis_is_away_entries_wait_and_what_does_not_fit_is_counted
             recorder.shown(str(n), USER, lambda n=n: entry(n=n))  # type: ignore[misc]
         await asyncio.sleep(0)
         assert not await recorder.flush()
-        assert (recorder.lists_waiting, value_of(metrics.exposures, "dropped")) == (5, 3)
+        assert (recorder.lists_waiting, value_of(metrics.recording.lists, "dropped")) == (5, 3)
         valkey.restart()
         await recorder.drain(20.0)
-        assert value_of(metrics.exposures, "recorded") == 5
+        assert value_of(metrics.recording.lists, "recorded") == 5
         key = store.streams.key(Shard("exposures", shard_of("u:1", 2)))
         assert [fields[b"e"] for _, fields in await client.xrange(key)] == [str(n).encode() for n in range(5)]
 
@@ -236,7 +236,7 @@ async def test_a_slow_server_delays_no_caller_and_what_is_left_at_the_end_counts
             await recorder.drain(0.3)
         finally:
             valkey.sigcont()
-        assert value_of(metrics.exposures, "failed") == 3
+        assert value_of(metrics.recording.lists, "failed") == 3
         assert recorder.lists_waiting == 0
 
 
@@ -252,7 +252,7 @@ async def test_a_full_server_refuses_and_the_entries_follow_when_it_has_room(val
         assert not await recorder.flush()
         await client.config_set("maxmemory", "0")
         assert await recorder.flush()
-        assert value_of(metrics.exposures, "recorded") == 1
+        assert value_of(metrics.recording.lists, "recorded") == 1
 
 
 @asynchronous
@@ -265,7 +265,7 @@ async def test_an_entry_that_the_server_will_never_take_ends_as_failed_and_holds
         recorder.shown("l", USER, lambda: ("v", "1", "s"))  # a field without a value
         recorder.shown("m", OTHER, lambda: entry("u:2"))
         await recorder.drain(20.0)
-        assert [value_of(metrics.exposures, name) for name in ("recorded", "failed")] == [1, 1]
+        assert [value_of(metrics.recording.lists, name) for name in ("recorded", "failed")] == [1, 1]
 
 
 @asynchronous

@@ -50,10 +50,7 @@ def test_every_query_names_metrics_and_labels_that_exist() -> None:
     suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
     known = {name + suffix for name, kind in kinds.items() for suffix in suffixes[kind]}
     labels = {
-        label
-        for of in (service, intake, sink, loop, roles)
-        for one in vars(of).values()
-        for label in getattr(one, "_labelnames", ())
+        label for of in (service, intake, sink, loop, roles) for names in of.label_names.values() for label in names
     } | _SCRAPED
     groups = rules.rules(BudgetSettings())["groups"]
     recorded = {rule["record"] for group in groups for rule in group["rules"] if "record" in rule}

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.common.metrics import LATENCY_BUCKETS, Metrics, value_of
+from service.common.metric_families import LATENCY_BUCKETS
+from service.common.metrics import Metrics, value_of
 
 _BUCKET = "gpt4rec_request_duration_seconds_bucket"
 

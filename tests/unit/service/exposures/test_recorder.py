@@ -53,8 +53,8 @@ async def test_large_bodies_one_after_the_other_are_all_recorded() -> None:
     running.cancel()
     await asyncio.wait([running])
     await recorder.drain(20.0)
-    assert streams.taken == value_of(metrics.recorded_events, "recorded") == 10_000
-    assert value_of(metrics.recorded_events, "dropped") == 0
+    assert streams.taken == value_of(metrics.recording.events, "recorded") == 10_000
+    assert value_of(metrics.recording.events, "dropped") == 0
 
 
 @asynchronous
@@ -73,7 +73,7 @@ async def test_lists_are_made_right_behind_their_answers_and_keep_no_request_ali
     assert made == list(range(BATCH + 5))
     await recorder.drain(20.0)
     assert made == list(range(BATCH + 5))
-    assert streams.taken == value_of(metrics.exposures, "recorded") == BATCH + 5
+    assert streams.taken == value_of(metrics.recording.lists, "recorded") == BATCH + 5
 
 
 @asynchronous

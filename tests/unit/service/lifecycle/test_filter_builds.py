@@ -79,8 +79,8 @@ async def test_a_filter_is_built_once_however_many_wait_and_whatever_unknown_val
         assert await ready.ready(wanted("War"), "b", soon()) is found[0]
         assert {id(mask) for mask in found} == {id(found[0])}
         assert masks.built == [{"category": ("War",)}]
-        assert value_of(metrics.filter_builds, "built") == value_of(metrics.filters_held) == 1
-        assert value_of(metrics.filter_bytes) == masks.usage.bytes > 0
+        assert value_of(metrics.catalogue.filter_builds, "built") == value_of(metrics.catalogue.filters_held) == 1
+        assert value_of(metrics.catalogue.filter_bytes) == masks.usage.bytes > 0
 
 
 @asynchronous
@@ -97,7 +97,7 @@ async def test_a_filter_that_is_late_is_ready_for_a_later_request() -> None:
         masks.go.set()
         assert (await ready.ready(wanted("War"), "a", soon())).allowed.sum() == N_ITEMS / 4
         assert len(masks.built) == 1
-        assert value_of(metrics.filter_builds, "late") == 1
+        assert value_of(metrics.catalogue.filter_builds, "late") == 1
 
 
 @asynchronous
@@ -112,7 +112,11 @@ async def test_a_failure_reaches_every_waiter_and_is_not_kept() -> None:
         assert [type(result) for result in results] == [FilterNotReady] * 3
         masks.fails = False
         assert await ready.ready(wanted("War"), "a", soon())
-        assert value_of(metrics.filter_builds, "failed") == value_of(metrics.filter_builds, "built") == 1
+        assert (
+            value_of(metrics.catalogue.filter_builds, "failed")
+            == value_of(metrics.catalogue.filter_builds, "built")
+            == 1
+        )
 
 
 @asynchronous
@@ -134,7 +138,7 @@ async def test_who_asks_for_too_much_is_refused_and_others_are_not() -> None:
         masks.go.set()
         assert (await waiting).allowed.sum() == N_ITEMS / 4
         assert masks.built == [{"category": ("Drama",)}]
-        assert value_of(metrics.filter_builds, "refused_caller") == 6
+        assert value_of(metrics.catalogue.filter_builds, "refused_caller") == 6
 
 
 @asynchronous
@@ -149,7 +153,7 @@ async def test_a_bounded_number_of_filters_waits() -> None:
             for n in range(40)
         ]
         await asyncio.sleep(0)
-        assert value_of(metrics.filter_builds, "refused_total") == 8
+        assert value_of(metrics.catalogue.filter_builds, "refused_total") == 8
         masks.go.set()
         results = await asyncio.gather(*asked, return_exceptions=True)
         assert sum(isinstance(result, FilterNotReady) for result in results) >= 8

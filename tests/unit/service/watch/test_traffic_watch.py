@@ -72,7 +72,7 @@ def test_an_hour_is_published_when_it_is_over_and_stays_until_the_next(clock: Fa
     watch.shown("another", ShownList("M", 0, "all", np.array([5]), None, nothing, 0))
     watch.note()
     assert samples(metrics, "gpt4rec_watch") == {}
-    assert value_of(metrics.watch_skipped, "lists") == 1
+    assert value_of(metrics.watch.skipped, "lists") == 1
     assert sum(samples(metrics, "gpt4rec_shown_items").values()) == 2
     clock.now += HOUR
     watch.note()
@@ -96,7 +96,7 @@ def test_a_shift_of_the_events_is_told_at_the_end_of_its_hour_and_is_over_with_t
         watch.note()
         clock.now += HOUR
         watch.note()
-        assert value_of(metrics.drifted, "event_types", "hour") == drifted
+        assert value_of(metrics.watch.drifted, "event_types", "hour") == drifted
     assert watch.summary()["over"] == {"hour": []}
 
 
@@ -113,7 +113,7 @@ def test_more_than_a_second_may_hold_is_skipped_and_counted(clock: FakeClock) ->
     watch, metrics = watch_of(Model(), clock)
     post(watch, 3000)
     watch.note()
-    assert value_of(metrics.watch_skipped, "events") == 3000 - 2048
+    assert value_of(metrics.watch.skipped, "events") == 3000 - 2048
     assert watch.summary()["events"] == 2048
 
 
@@ -126,10 +126,10 @@ def test_what_drifted_until_another_model_came_is_told_at_once(clock: FakeClock)
     post(watch, 100, "cart")
     del models[0]
     watch.note()
-    assert value_of(metrics.drifted, "event_types", "hour") == 1
+    assert value_of(metrics.watch.drifted, "event_types", "hour") == 1
     clock.now += HOUR
     watch.note()
-    assert value_of(metrics.drifted, "event_types", "hour") == 1  # they are events of that hour all the same
+    assert value_of(metrics.watch.drifted, "event_types", "hour") == 1  # they are events of that hour all the same
     assert samples(metrics, "gpt4rec_watched")["events", "hour"] == 100
     del models[0]
     watch.note()
@@ -161,13 +161,13 @@ def test_with_a_new_model_each_hour_days_are_watched_all_the_same(clock: FakeClo
         clock.now += HOUR / 2
         watch.note()
         if n == 24:
-            assert value_of(metrics.drifted, "event_types", "day") == 0
-    assert value_of(metrics.drifted, "event_types", "day") == 1
+            assert value_of(metrics.watch.drifted, "event_types", "day") == 0
+    assert value_of(metrics.watch.drifted, "event_types", "day") == 1
     assert samples(metrics, "gpt4rec_watched")["events", "day"] == 24 * 60
     assert samples(metrics, "gpt4rec_watch")["overlap_yesterday", "day"] == pytest.approx(1.0)
     assert samples(metrics, "gpt4rec_watch")["entropy", "day"] == pytest.approx(1.0)
     assert watch.summary()["lists"] == 0
-    assert value_of(metrics.drifted, "event_types", "hour") == 1
+    assert value_of(metrics.watch.drifted, "event_types", "hour") == 1
 
 
 def test_a_watch_that_is_off_counts_nothing(clock: FakeClock) -> None:
