@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from typing import Any
 
 from service.access.rate_limits import rates_for
 from service.answers.kept_lists import KeptLists
 from service.api.runtime import SpaceRuntime
+from service.assembly.coordination import first_policies, open_coordination
 from service.assembly.experiments import open_experiments, open_guards, open_preview, open_shadows
 from service.assembly.items import open_items, open_live_items
+from service.assembly.lifecycle import open_lifecycle
 from service.assembly.opening import Opening
 from service.assembly.roles import open_handover, open_stream_encoder
 from service.batching.run_scheduler import NO_TURNS, StageTurns
 from service.common.background import spawn
-from service.common.disk_lane import DiskLane, HungFileError
-from service.common.errors import StartupError, StoreUnavailable
 from service.common.metrics import Metrics
 from service.common.space import Space
 from service.common.watched_file import WatchedFile
-from service.coordination.audit import Audit
-from service.coordination.clock import SharedClock
-from service.coordination.exchange import Exchange
-from service.coordination.forced_mode import ForcedMode
-from service.coordination.replica_registry import ReplicaRegistry
-from service.coordination.shared_choice import SharedChoice
 from service.engine.interface import EngineLike
-from service.experiments import document
 from service.experiments.arms import Arms
 from service.experiments.canary_watch import CanaryWatch
-from service.experiments.keeper import ExperimentKeeper, in_force
+from service.experiments.keeper import ExperimentKeeper
 from service.exposures.erasure import StreamErasure
 from service.exposures.recorder import Recorder, RecorderSettings
 from service.guard.guards import Guards
@@ -44,18 +34,12 @@ from service.history.pseudonyms import Pseudonyms
 from service.history.state_keeper import StateKeeper
 from service.history.write_behind import WriteBehind
 from service.history.write_queue import WriteQueue
-from service.lifecycle import model_choice
-from service.lifecycle.held_models import HeldModels
-from service.lifecycle.loader import LoadedModel, Loader
-from service.lifecycle.model_admission import ModelAdmission, nothing_to_prepare
-from service.lifecycle.model_folders import ModelFolders
-from service.lifecycle.model_switch import ModelSwitch
+from service.lifecycle.loader import Loader
 from service.lifecycle.resident_models import ResidentModels
 from service.lifecycle.served_model import Serving
 from service.ops.state_changes import StateChanges
 from service.playground.explorer import Explorer
-from service.policies import policies, policy_keeper
-from service.policies.policies import Policies, PolicyBook
+from service.policies.policies import PolicyBook
 from service.policies.policy_keeper import PolicyKeeper
 from service.recommend.baskets import Baskets
 from service.recommend.pages import Pages
@@ -68,19 +52,6 @@ from service.store.records import Subject
 from service.store.store import Store
 from service.store.store_settings import StoreSettings
 from service.watch.traffic_watch import TrafficWatch
-
-
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    """The values that operators set and all replicas share."""
-
-    clock: SharedClock
-    audit: Audit
-    mode: ForcedMode
-    model: SharedChoice
-    policies: SharedChoice
-    experiments: SharedChoice
-    exchange: Exchange
 
 
 async def open_space(
@@ -110,7 +81,7 @@ async def open_space(
     """
     opening, settings = Opening(stack, metrics, space), space.settings
     policies_file, policies_lane = WatchedFile(space.policies), metrics.file_lane("policies")
-    book = PolicyBook(await _first_policies(policies_file, policies_lane))
+    book = PolicyBook(await first_policies(policies_file, policies_lane))
     loader = Loader(space, metrics, turns, residents)
     own_engine = engine is None
     engine = engine or await loader.open()
@@ -122,7 +93,7 @@ async def open_space(
     for follow in (redis.run, store.follow):
         spawn(stack, follow)
 
-    shared = await _open_coordination(space, store)
+    shared = await open_coordination(space, store)
     keeper = PolicyKeeper(book, policies_file, policies_lane, shared.policies)
     guards = open_guards(settings, shared.mode)
     queue = WriteQueue(settings.write_behind_max)
@@ -131,7 +102,7 @@ async def open_space(
     loader.follow(live_items)
     first = await loader.start(engine, own=own_engine)
     kept = KeptLists(int(settings.answers_mib * 2**20), metrics)
-    serving, models, held = await _open_lifecycle(opening, store, shared, loader, first, states, guards, kept)
+    serving, models, held = await open_lifecycle(opening, store, shared, loader, first, states, guards, kept)
     experiments = ExperimentKeeper(shared.experiments, held, models, keeper, shared.clock)
     arms, canaries = await open_experiments(opening, store, experiments, serving, book, guards)
     shadows = open_shadows(opening, experiments, arms, canaries, serving, guards, states.history_cap)
@@ -193,21 +164,6 @@ async def open_space(
     )
 
 
-async def _first_policies(file: WatchedFile, lane: DiskLane) -> Policies:
-    """Reads the policies file. Raises StartupError if it is not valid, or hangs."""
-
-    def read() -> Policies:
-        file.changed()  # before the file is read, so that no later change of it is missed
-        return policies.load(file.path)
-
-    try:
-        first = await lane.run(read)
-    except HungFileError:
-        raise StartupError(f"{file.path}: the policies file does not answer; does its disk hang?") from None
-    file.accept()
-    return first
-
-
 async def _open_store(opening: Opening, url: str, history_cap: int) -> Store:
     """Returns the store of the space."""
     settings = opening.space.settings
@@ -234,23 +190,6 @@ async def _open_store(opening: Opening, url: str, history_cap: int) -> Store:
     return store
 
 
-async def _open_coordination(space: Space, store: Store) -> _Shared:
-    """Returns the shared values after a first exchange, so that the first answer already follows them."""
-    clock = SharedClock()
-    audit = Audit(store, clock)
-
-    def choice(name: str, usable: Callable[[dict[str, Any]], bool]) -> SharedChoice:
-        return SharedChoice(store, name, clock, audit, usable=usable, copy=space.copy_of(name))
-
-    mode = ForcedMode(store, clock, audit, copy=space.copy_of("mode"))
-    model, policies = choice("model", model_choice.usable), choice("policies", policy_keeper.usable)
-    experiments = choice("experiments", document.usable)
-    exchange = Exchange(store, (mode, model, policies, experiments), audit, poll_s=space.settings.mode_poll_ms / 1000.0)
-    with contextlib.suppress(StoreUnavailable):
-        await exchange.once()
-    return _Shared(clock, audit, mode, model, policies, experiments, exchange)
-
-
 def _state_keeper(opening: Opening, store: Store, queue: WriteQueue, history_cap: int) -> StateKeeper:
     """Returns the keeper of the encoder states; what it cannot store at once goes to the queue."""
     settings = opening.space.settings
@@ -263,68 +202,6 @@ def _state_keeper(opening: Opening, store: Store, queue: WriteQueue, history_cap
         catch_up_s=settings.catch_up_timeout_ms / 1000.0,
         h_only=settings.state == "h_only",
     )
-
-
-async def _open_lifecycle(
-    opening: Opening,
-    store: Store,
-    shared: _Shared,
-    loader: Loader,
-    first: LoadedModel,
-    states: StateKeeper,
-    guards: Guards,
-    kept: KeptLists,
-) -> tuple[Serving, ModelSwitch, HeldModels]:
-    """Returns the model in service, its switch, and what is held beside it.
-
-    A model that operators chose before a restart is loaded again.
-    """
-    space, settings = opening.space, opening.space.settings
-
-    def replaced() -> None:
-        states.model_replaced()
-        kept.clear()
-
-    serving = Serving(first.model, on_replace=replaced)
-    first.serve(serving)
-    folders = ModelFolders(space.artifact, opening.metrics.file_lane("models"), settings.artifact_keys)
-    busy_s = (settings.deadline_max_ms + settings.catch_up_timeout_ms) / 1000.0
-
-    def keep_only() -> None:
-        states.cache.keep_only([serving.model, *held.models])
-
-    def swapped() -> None:
-        guards.model_changed()
-        held.look()
-
-    held = HeldModels(
-        serving,
-        ModelAdmission(loader, prepare=nothing_to_prepare, history_cap=states.history_cap),
-        folders,
-        lambda: in_force(shared.experiments).models,
-        opening.metrics,
-        bytes_max=int(settings.models_held_mib * 2**20),
-        on_close=keep_only,
-        busy_s=busy_s,
-    )
-    models = ModelSwitch(
-        first,
-        serving,
-        ModelAdmission(loader, prepare=states.prepare, history_cap=states.history_cap),
-        folders,
-        shared.model,
-        ReplicaRegistry(store, shared.clock),
-        shared.audit,
-        opening.metrics,
-        on_swap=swapped,
-        on_close=keep_only,
-        deployed=space.deployed,
-        busy_s=busy_s,
-    )
-    opening.stack.push_async_callback(models.close)
-    opening.stack.push_async_callback(held.close)
-    await models.follow()
-    return serving, models, held
 
 
 def _open_write_behind(
