@@ -34,7 +34,8 @@ from service.history.ingest import Ingest
 from service.history.state_keeper import StateKeeper
 from service.history.write_behind import WriteBehind
 from service.lifecycle.model_switch import ModelSwitch
-from service.lifecycle.served_model import ServedModel, Serving
+from service.lifecycle.served_model import ServedModel
+from service.lifecycle.serving import Serving
 from service.ops import space_metrics
 from service.ops.console import Console, versions
 from service.ops.worker_peers import Peers

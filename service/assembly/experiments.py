@@ -21,7 +21,7 @@ from service.guard.error_budgets import BudgetSettings
 from service.guard.guard import Guard, GuardSettings
 from service.guard.guards import Guards
 from service.history.state_keeper import StateKeeper
-from service.lifecycle.served_model import Serving
+from service.lifecycle.serving import Serving
 from service.policies.policies import PolicyBook
 from service.recommend.policy_preview import PolicyPreview
 from service.recommend.recent_requests import RecentRequests

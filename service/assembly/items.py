@@ -9,7 +9,7 @@ from service.catalogue.live_items import LiveItems
 from service.catalogue.search import ItemSearch
 from service.catalogue.shop_items import ShopItems
 from service.common.background import spawn
-from service.lifecycle.served_model import Serving
+from service.lifecycle.serving import Serving
 from service.store.store import Store
 
 

@@ -14,7 +14,7 @@ from service.lifecycle.loader import LoadedModel, Loader
 from service.lifecycle.model_admission import ModelAdmission, nothing_to_prepare
 from service.lifecycle.model_folders import ModelFolders
 from service.lifecycle.model_switch import ModelSwitch
-from service.lifecycle.served_model import Serving
+from service.lifecycle.serving import Serving
 from service.store.store import Store
 
 

@@ -36,7 +36,7 @@ from service.history.write_behind import WriteBehind
 from service.history.write_queue import WriteQueue
 from service.lifecycle.loader import Loader
 from service.lifecycle.resident_models import ResidentModels
-from service.lifecycle.served_model import Serving
+from service.lifecycle.serving import Serving
 from service.ops.state_changes import StateChanges
 from service.playground.explorer import Explorer
 from service.policies.policies import PolicyBook

@@ -10,7 +10,8 @@ from service.experiments.assignment import HELD_OUT, NOTHING, Assigned, Assignme
 from service.experiments.document import Arm, Document, Experiment
 from service.exposures.exposure import subject_name
 from service.guard.guards import AS_FOR_EVERYBODY, Variant
-from service.lifecycle.served_model import ServedModel, Serving
+from service.lifecycle.served_model import ServedModel
+from service.lifecycle.serving import Serving
 from service.policies.policies import Policies, PolicyBook
 from service.store.records import Subject
 

@@ -21,7 +21,8 @@ from service.common.request_errors import ModelRefused, NotFound
 from service.lifecycle.loader import LoadedModel
 from service.lifecycle.model_admission import ModelAdmission
 from service.lifecycle.model_folders import ModelFolder, ModelFolders
-from service.lifecycle.served_model import ServedModel, Serving
+from service.lifecycle.served_model import ServedModel
+from service.lifecycle.serving import Serving
 
 log = logs.get(__name__)
 

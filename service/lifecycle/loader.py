@@ -34,7 +34,8 @@ from service.lifecycle.evictable_engine import EvictableEngine, Footprint
 from service.lifecycle.filter_builds import FilterBuilds
 from service.lifecycle.filter_ration import FilterRation
 from service.lifecycle.resident_models import ResidentModels
-from service.lifecycle.served_model import ServedModel, Serving
+from service.lifecycle.served_model import ServedModel
+from service.lifecycle.serving import Serving
 
 Refusal = Callable[[], ModelAttemptFailed | None]
 

@@ -30,7 +30,7 @@ from service.lifecycle.loader import LoadedModel
 from service.lifecycle.model_admission import ModelAdmission
 from service.lifecycle.model_choice import after_activation, after_rollback, chosen_fields, earlier_versions
 from service.lifecycle.model_folders import ModelFolder, ModelFolders
-from service.lifecycle.served_model import Serving
+from service.lifecycle.serving import Serving
 
 log = logs.get(__name__)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
@@ -15,10 +15,10 @@ from service.artifact.array_types import BoolArray, IntArray
 from service.artifact.encoder_version import EncoderVersion
 from service.artifact.features import Vocabulary
 from service.artifact.filter_conditions import Filters
-from service.artifact.item_filters import Allowed, ItemFilter
+from service.artifact.item_filters import ItemFilter
 from service.artifact.popularity import Popularity
 from service.batching.batcher import Batcher
-from service.catalogue.item_view import shown
+from service.catalogue.item_view import ranked_items
 from service.common.deadline import Deadline
 from service.common.errors import FilterNotReady
 from service.common.request_errors import InvalidRequest, NotFound
@@ -28,29 +28,15 @@ from service.engine.fallback import Constraints, Fallback
 from service.engine.interface import CatalogueView, EngineLike
 from service.engine.jobs import EVERYTHING, NOTHING, DecodedList, DecodeJob, EncodeJob
 from service.engine.live_catalogue import LiveCatalogue
+from service.lifecycle.catalogue_digest import catalogue_digest, digest_of_ids
 from service.lifecycle.evictable_engine import EvictableEngine
 from service.lifecycle.filter_builds import FilterBuilds
+from service.lifecycle.list_filter import ListFilter
 from service.ordering.ordering import Ordering
 from service.signals.ranker import Ranker
 
-
-@dataclass(frozen=True, slots=True)
-class ListFilter:
-    """A filter as one answer uses it.
-
-    Attributes:
-        id: The engine's number of it; None if the engine does not hold it, so that only the lower rungs can list.
-        allowed: Which items it allows; None for all.
-    """
-
-    id: int | None
-    allowed: Allowed | None
-
-    @property
-    def allows_nothing(self) -> bool:
-        """Whether it is known that no item matches, so that the list is empty whatever makes it."""
-        return self.id == NOTHING
-
+# Items whose ids and titles are kept as strings: the columns make a new string each time.
+_CARDS_MAX = 65_536
 
 _generations = itertools.count(1)
 
@@ -117,11 +103,11 @@ class ServedModel:
         """
         parts = engine.artifact
         catalogue, ranker = parts.catalogue, Ranker.of(parts.signals, parts.ranker)
-        in_stock, ids_digest = catalogue.allowed({}), _ids_digest(catalogue.item_ids)
+        in_stock, ids_digest = catalogue.allowed({}), digest_of_ids(catalogue.item_ids)
         return cls(
             engine, encoder, decoder, start_h, parts.vocabulary, catalogue,
             Fallback.of(parts.item_cf, parts.popularity, ranker), ranker, in_stock, filters,
-            ids_digest, _digest(ids_digest, in_stock), Ordering.of(parts.order, order_first),
+            ids_digest, catalogue_digest(ids_digest, in_stock), Ordering.of(parts.order, order_first),
         )  # fmt: skip
 
     def over(self, live: LiveCatalogue) -> ServedModel:
@@ -129,7 +115,7 @@ class ServedModel:
         catalogue, same = live.artifact.catalogue, live.stand_in is self.fallback.stand_in
         in_stock = catalogue.allowed({})
         known = live.artifact.vocabulary.item_index is self.vocabulary.item_index
-        of_ids = self.ids_digest if known else _ids_digest(catalogue.item_ids)
+        of_ids = self.ids_digest if known else digest_of_ids(catalogue.item_ids)
         return replace(
             self,
             vocabulary=live.artifact.vocabulary,
@@ -139,7 +125,7 @@ class ServedModel:
             in_stock=in_stock,
             placed_by=live.placed_by,
             ids_digest=of_ids,
-            catalogue_version=_digest(of_ids, in_stock),
+            catalogue_version=catalogue_digest(of_ids, in_stock),
             ordering=None if self.ordering is None else self.ordering.over(live.stand_in),
         )
 
@@ -343,69 +329,3 @@ class ServedModel:
         except FilterNotReady:
             return ListFilter(None, wanted)
         return ListFilter(held.id, held.allowed)
-
-
-# Items whose ids and titles are kept as strings: the columns make a new string each time.
-_CARDS_MAX = 65_536
-
-# Items whose ids tell one catalogue of a model from another: items are only ever added at the end.
-_NEWEST = 4096
-
-
-class Serving:
-    """Holds the model that new requests use. A request keeps the model it began with.
-
-    Args:
-        model: The first model.
-        on_replace: Called whenever another model, or the same over another catalogue, is in service.
-    """
-
-    def __init__(self, model: ServedModel, on_replace: Callable[[], None] = lambda: None) -> None:
-        self.model = model
-        self._on_replace = on_replace
-
-    def __call__(self) -> ServedModel:
-        """Returns the model for a request that begins now."""
-        return self.model
-
-    def replace(self, model: ServedModel) -> None:
-        """Puts another model, or the same over another catalogue, in service."""
-        self.model = model
-        self._on_replace()
-
-
-def _ids_digest(item_ids: Sequence[str]) -> blake2b:
-    """A digest of how many items a catalogue has, and of the newest of them."""
-    newest = [item_ids[i] for i in range(max(0, len(item_ids) - _NEWEST), len(item_ids))]
-    return blake2b(f"{len(item_ids)}\0".encode() + "\0".join(newest).encode(), digest_size=6)
-
-
-def _digest(of_ids: blake2b, in_stock: BoolArray | None) -> str:
-    """A digest of a catalogue: of its items, and which of them are in stock."""
-    digest = of_ids.copy()
-    if in_stock is not None:
-        digest.update(np.packbits(in_stock).tobytes())
-    return digest.hexdigest()
-
-
-def ranked_items(
-    catalogue: CatalogueView,
-    items: npt.NDArray[np.int64],
-    scores: npt.NDArray[np.float32],
-    fields: Sequence[str] | None = None,
-) -> list[dict[str, Any]]:
-    """Returns a list as responses have it, best first.
-
-    Args:
-        catalogue: The items.
-        items: [n] catalogue indices, best first.
-        scores: [n] their scores.
-        fields: What is shown of each item beside its id, rank and score; None for the title.
-    """
-    ids, of, title = catalogue.item_ids, catalogue.items, catalogue.title
-    ranked = enumerate(zip(items.tolist(), scores.tolist(), strict=True), start=1)
-    return [
-        {"item_id": ids[item], "rank": rank, "score": score}
-        | ({"title": title(item)} if fields is None else shown(of[item], fields))
-        for rank, (item, score) in ranked
-    ]

@@ -28,7 +28,7 @@ from service.coordination.clock import iso
 from service.coordination.forced_mode import ForcedMode
 from service.guard.guard import Guard
 from service.lifecycle.model_switch import ModelSwitch
-from service.lifecycle.served_model import Serving
+from service.lifecycle.serving import Serving
 from service.ops.recent_traffic import RECENT_S, RecentTraffic, Second, row, together, traffic
 from service.ops.worker_peers import Peers, bearer, own_urls
 from service.store.health import RedisCheck

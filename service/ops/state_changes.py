@@ -14,7 +14,7 @@ from service.common.state_log import StateLog
 from service.coordination.forced_mode import ForcedMode
 from service.guard.error_budgets import Objective
 from service.guard.guards import Guards, Variant
-from service.lifecycle.served_model import Serving
+from service.lifecycle.serving import Serving
 
 _EVERY_S = 0.5
 

@@ -25,7 +25,8 @@ from service.engine.interface import Explaining, MemoryRead
 from service.history.event_warnings import event_warnings
 from service.history.history import merge_events
 from service.history.profile import Profile, pending_encoding
-from service.lifecycle.served_model import ServedModel, Serving
+from service.lifecycle.served_model import ServedModel
+from service.lifecycle.serving import Serving
 from service.playground.title_index import TitleIndex
 from service.policies.policies import Policies
 from service.rules.spec import ListRule

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from service.catalogue.item_view import ranked_items
 from service.common.answer_warnings import Warnings
 from service.common.deadline import Clock, Deadline
 from service.common.errors import StoreUnavailable
@@ -28,7 +29,7 @@ from service.exposures.recorder import Recorder
 from service.guard.guard import Reason
 from service.history.profile import Profile
 from service.history.pseudonyms import Pseudonyms
-from service.lifecycle.served_model import ServedModel, ranked_items
+from service.lifecycle.served_model import ServedModel
 from service.recommend.list_warnings import filter_warnings
 from service.recommend.made import Made
 from service.recommend.page_token import TAIL_MAX, CursorRefused, PageToken, opened

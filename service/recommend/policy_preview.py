@@ -23,7 +23,8 @@ from service.experiments.arms import Placement
 from service.experiments.shadow_counts import overlap_of
 from service.history.profile import Profile
 from service.history.state_keeper import StateKeeper
-from service.lifecycle.served_model import ServedModel, Serving
+from service.lifecycle.served_model import ServedModel
+from service.lifecycle.serving import Serving
 from service.policies.policies import Policies, PolicyBook
 from service.recommend.recent_requests import KeptRequest, RecentRequests
 from service.recommend.request_plan import Plan, make_plan

@@ -23,7 +23,8 @@ from service.experiments.arms import Placement
 from service.guard.guard import ModelRung
 from service.history.history import History, merge_events
 from service.history.profile import Profile, facts_of
-from service.lifecycle.served_model import ListFilter, ServedModel
+from service.lifecycle.list_filter import ListFilter
+from service.lifecycle.served_model import ServedModel
 from service.policies.policies import Policies, Segment
 from service.recommend.list_seed import list_seed
 from service.recommend.list_warnings import list_warnings, not_kept

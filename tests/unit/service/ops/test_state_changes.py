@@ -13,7 +13,7 @@ from service.common import logs
 from service.coordination.forced_mode import ForcedMode, Mode
 from service.guard.guard import Guard, GuardSettings, Outcome
 from service.guard.guards import Guards
-from service.lifecycle.served_model import Serving
+from service.lifecycle.serving import Serving
 from service.ops.state_changes import StateChanges
 from tests.support.clock import FakeClock
 
