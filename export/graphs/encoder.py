@@ -20,14 +20,14 @@ from export.graphs.backbone import Backbone
 from export.graphs.event_inputs import MASKED
 from export.graphs.graph_writer import FLOAT, GraphDtype, graph_shape
 from model.network.config import NetworkConfig
-from service.artifact import graph_interface
+from service.artifact import encoder_interface
 from service.artifact import graph_names as names
 
 
 def write_encoder(
     config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype
 ) -> None:
-    """Writes `encoder.onnx`; `service.artifact.graph_interface.encoder` describes its inputs and outputs."""
+    """Writes `encoder.onnx`; `service.artifact.encoder_interface.encoder` describes its inputs and outputs."""
     EncoderGraph(config, weights, dtype).write(path)
 
 
@@ -35,7 +35,7 @@ class EncoderGraph(Backbone):
     """The streaming encoder: the backbone over the past of the state and the new events."""
 
     def __init__(self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
-        interface = graph_interface.encoder(graph_shape(config, dtype))
+        interface = encoder_interface.encoder(graph_shape(config, dtype))
         super().__init__("gpt4rec_encoder", interface, config, weights, dtype)
 
     def write(self, path: Path) -> None:

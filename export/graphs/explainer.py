@@ -18,14 +18,14 @@ from export.graphs.backbone import Backbone
 from export.graphs.event_inputs import MASKED
 from export.graphs.graph_writer import FLOAT, GraphDtype, graph_shape
 from model.network.config import NetworkConfig
-from service.artifact import graph_interface
+from service.artifact import encoder_interface
 from service.artifact import graph_names as names
 
 
 def write_explainer(
     config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype
 ) -> None:
-    """Writes `explainer.onnx`; `service.artifact.graph_interface.explainer` describes its inputs and outputs."""
+    """Writes `explainer.onnx`; `service.artifact.encoder_interface.explainer` describes its inputs and outputs."""
     ExplainerGraph(config, weights, dtype).write(path)
 
 
@@ -33,7 +33,7 @@ class ExplainerGraph(Backbone):
     """The backbone over a whole history, which keeps the attention of every layer."""
 
     def __init__(self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
-        interface = graph_interface.explainer(graph_shape(config, dtype))
+        interface = encoder_interface.explainer(graph_shape(config, dtype))
         super().__init__("gpt4rec_explainer", interface, config, weights, dtype)
         self.attention: list[ir.Value] = []
 

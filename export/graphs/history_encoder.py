@@ -18,14 +18,14 @@ from export.graphs.event_inputs import MASKED
 from export.graphs.graph_writer import FLOAT, INT, GraphDtype, graph_shape
 from model.network.behaviour_streams import stream_of_types
 from model.network.config import NetworkConfig
-from service.artifact import graph_interface
+from service.artifact import encoder_interface
 from service.artifact import graph_names as names
 
 
 def write_history_encoder(
     config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype
 ) -> None:
-    """Writes `encoder.onnx`; `service.artifact.graph_interface.history_encoder` describes its inputs and outputs.
+    """Writes `encoder.onnx`; `service.artifact.encoder_interface.history_encoder` describes its inputs and outputs.
 
     Raises:
         KeyError: No graph is written for this encoder.
@@ -37,7 +37,7 @@ class HistoryGraph(FeatureGraph):
     """One encoder over whole histories, chosen by the network's configuration."""
 
     def __init__(self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
-        interface = graph_interface.history_encoder(graph_shape(config, dtype))
+        interface = encoder_interface.history_encoder(graph_shape(config, dtype))
         super().__init__(f"{config.encoder}_encoder", interface, config, weights, dtype)
 
     def write(self, path: Path) -> None:

@@ -23,14 +23,15 @@ from export.graphs.graph_writer import FLOAT, GraphDtype, graph_shape
 from export.graphs.history_encoder import WRITERS, HistoryGraph
 from export.graphs.user_encoder import UserGraph
 from model.network.config import NetworkConfig
-from service.artifact import graph_interface
+from service.artifact import encoder_interface
 from service.artifact import graph_names as names
+from service.artifact.encoder_interface import ROLLED_OUT
 
 
 def write_history_explainer(
     config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype
 ) -> None:
-    """Writes `explainer.onnx`; `service.artifact.graph_interface.history_explainer` describes inputs and outputs."""
+    """Writes `explainer.onnx`; `service.artifact.encoder_interface.history_explainer` describes inputs and outputs."""
     graph = UserExplainerGraph if config.encoder in user_encoder.WRITERS else HistoryExplainerGraph
     graph(config, weights, dtype).write(path)
 
@@ -59,14 +60,14 @@ class HistoryExplainerGraph(InAmounts, HistoryGraph):
     """An encoder over whole histories that shows its attention, or takes an amount of each event."""
 
     def __init__(self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
-        interface = graph_interface.history_explainer(graph_shape(config, dtype))
+        interface = encoder_interface.history_explainer(graph_shape(config, dtype))
         EventGraph.__init__(self, f"{config.encoder}_explainer", interface, config, weights, dtype)
         self._weight: dict[str, ir.Value] = {}
 
     def write(self, path: Path) -> None:
         """Writes the graph to `path`."""
         h = WRITERS[self.config.encoder](self)
-        if self.config.encoder in graph_interface.ROLLED_OUT:
+        if self.config.encoder in ROLLED_OUT:
             self.attended(self.rollout())
         self.output(self.to_float(h), names.HIDDEN)
         self.save(path)
@@ -116,5 +117,5 @@ class UserExplainerGraph(InAmounts, UserGraph):
     """An encoder over whole histories and the user's features that takes an amount of each event."""
 
     def __init__(self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
-        interface = graph_interface.history_explainer(graph_shape(config, dtype))
+        interface = encoder_interface.history_explainer(graph_shape(config, dtype))
         Backbone.__init__(self, f"{config.encoder}_explainer", interface, config, weights, dtype)

@@ -22,7 +22,7 @@ import onnx_ir as ir
 from export.graphs.decoder import DecoderGraph
 from export.graphs.graph_writer import FLOAT, INT, GraphDtype, graph_shape
 from model.network.config import NetworkConfig
-from service.artifact import graph_interface
+from service.artifact import decoder_interface
 from service.artifact import graph_names as names
 from service.artifact.graph_names import NEVER
 from service.artifact.noise import PRIME, ROUND_KEYS
@@ -44,7 +44,7 @@ def write_sampler(
     cells: bool = False,
 ) -> None:
     """Writes `sampler.onnx`; the arguments are those of `export.graphs.decoder.write_decoder`."""
-    interface = graph_interface.sampler(graph_shape(config, dtype), dense=dense, cells=cells)
+    interface = decoder_interface.sampler(graph_shape(config, dtype), dense=dense, cells=cells)
     SamplerGraph(interface, config, weights, dtype).write(path)
 
 

@@ -2,7 +2,7 @@
 
 The graph is traced from the torch code that trains (`model.network.encoders.base.Encoder.step`), through the exporter
 of torch. What is written by hand elsewhere is given to it here: the names, types and symbolic shapes of
-`service.artifact.graph_interface.step_encoder`, the opset and the precision. Every precision computes in float32, so
+`service.artifact.encoder_interface.step_encoder`, the opset and the precision. Every precision computes in float32, so
 that a state does not lose what it adds up; float16 and int8 graphs keep the weights of linear layers as float16 or
 int8, with one scale for each output.
 
@@ -29,7 +29,7 @@ from export.graphs.graph_writer import DATA_TYPES, IR_VERSION, OPSET, GraphDtype
 from model.network.encoders.base import Events
 from model.network.encoders.registry import state_layout
 from model.network.gpt4rec import GPT4Rec
-from service.artifact import graph_interface
+from service.artifact import encoder_interface
 from service.artifact import graph_names as names
 from service.artifact.graph_interface import Interface
 from service.artifact.graph_interface import Tensor as Declared
@@ -68,7 +68,7 @@ class TracedStep(nn.Module):
 
 
 def write_step_graphs(model: GPT4Rec, encoder: Path, explainer: Path, dtype: GraphDtype) -> None:
-    """Writes `encoder.onnx` and `explainer.onnx`; `service.artifact.graph_interface` describes inputs and outputs."""
+    """Writes `encoder.onnx` and `explainer.onnx`; `service.artifact.encoder_interface` describes inputs and outputs."""
     traced = trace_step(model)
     encoder.write_bytes(step_graph(model, traced, dtype).SerializeToString())
     explainer.write_bytes(step_graph(model, traced, dtype, explains=True).SerializeToString())
@@ -92,7 +92,7 @@ def step_graph(
     made = ir.Model(graph, ir_version=IR_VERSION, producer_name="gpt4rec")
     interface = _explainer(model, dtype)
     if not explains:
-        interface = graph_interface.step_encoder(graph_shape(model.config, dtype), state_layout(model.config))
+        interface = encoder_interface.step_encoder(graph_shape(model.config, dtype), state_layout(model.config))
         _without_amounts(graph)
         while len(graph.outputs) > len(interface.outputs):
             graph.outputs.pop()
@@ -163,7 +163,7 @@ def traced_module(
 
 
 def _explainer(model: GPT4Rec, dtype: GraphDtype) -> Interface:
-    return graph_interface.step_explainer(graph_shape(model.config, dtype), state_layout(model.config))
+    return encoder_interface.step_explainer(graph_shape(model.config, dtype), state_layout(model.config))
 
 
 def _without_amounts(graph: ir.Graph) -> None:

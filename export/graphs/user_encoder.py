@@ -18,7 +18,7 @@ from export.graphs.event_inputs import MASKED
 from export.graphs.graph_writer import FLOAT, GraphDtype, graph_shape
 from export.graphs.request_context import ContextGraph
 from model.network.config import NetworkConfig
-from service.artifact import graph_interface
+from service.artifact import encoder_interface
 from service.artifact import graph_names as names
 
 _LATER_MS = 2**62  # later than any event: no time passes since the token
@@ -27,7 +27,7 @@ _LATER_MS = 2**62  # later than any event: no time passes since the token
 def write_user_encoder(
     config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype
 ) -> None:
-    """Writes `encoder.onnx`; `service.artifact.graph_interface.history_encoder` describes its inputs and outputs.
+    """Writes `encoder.onnx`; `service.artifact.encoder_interface.history_encoder` describes its inputs and outputs.
 
     Raises:
         KeyError: No graph is written for this encoder.
@@ -39,7 +39,7 @@ class UserGraph(Backbone, ContextGraph):
     """The backbone over a whole history, with the features of its user."""
 
     def __init__(self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
-        interface = graph_interface.history_encoder(graph_shape(config, dtype))
+        interface = encoder_interface.history_encoder(graph_shape(config, dtype))
         super().__init__(f"{config.encoder}_encoder", interface, config, weights, dtype)
 
     def write(self, path: Path) -> None:

@@ -20,18 +20,12 @@ import onnx_ir as ir
 from export.graphs.decoder import Beam, Children, Choice, DecoderGraph
 from export.graphs.graph_writer import GraphDtype, graph_shape
 from model.network.config import NetworkConfig
-from service.artifact import graph_interface
+from service.artifact import decoder_interface
 from service.artifact import graph_names as names
 from service.artifact.array_types import Array
-from service.artifact.graph_interface import (
-    GraphShape,
-    Interface,
-    Tensor,
-    levels_by_rows,
-    levels_with_row_tokens,
-    token_dtype,
-)
+from service.artifact.graph_interface import GraphShape, Interface, Tensor
 from service.artifact.graph_names import NEVER, level_input
+from service.artifact.level_tables import levels_by_rows, levels_with_row_tokens, token_dtype
 
 _FACTOR = 1_000_003
 
@@ -48,9 +42,9 @@ def free_interface(shape: GraphShape) -> Interface:
 
     The number of children is the number of codes.
     """
-    interface = graph_interface.decoder(shape, dense=False)
+    interface = decoder_interface.decoder(shape, dense=False)
     by_level = {
-        tensor.name for level in range(len(shape.code_sizes)) for tensor in graph_interface.level_inputs(shape, level)
+        tensor.name for level in range(len(shape.code_sizes)) for tensor in decoder_interface.level_inputs(shape, level)
     }
     for level in range(len(shape.code_sizes)):
         by_level -= {level_input(name, level) for name in (names.KEEP, names.FLAT, names.ROW_BASE)}

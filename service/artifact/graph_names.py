@@ -1,7 +1,7 @@
 """The names of the inputs and outputs of the artefact's ONNX graphs, and what each of them holds.
 
 `export.graphs` writes the graphs, `service.engine` feeds and reads them; both use these names. Types and shapes as
-they stand in the files are in `service.artifact.graph_interface`. The sizes in the comments:
+they stand in the files are in `service.artifact.encoder_interface` and `decoder_interface`. The sizes in the comments:
 
     B rows of a batch · T events of a history · L layers · w window of the encoder state · S = w + T slots
     K levels of the trie, l = 0 … K − 1 · n_l nodes at level l (n_0 = 1, n_K = N leaves) · C_l most children of a node
@@ -11,7 +11,7 @@ they stand in the files are in `service.artifact.graph_interface`. The sizes in 
     M items with signals, as many as the row with the most has, or a bucket · G groups of users with own weights
 
 An input that exists once for each level (`level_input`) is marked with _l. "By rows" means the levels that
-`service.artifact.graph_interface.levels_by_rows` names.
+`service.artifact.level_tables.levels_by_rows` names.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ import numpy as np
 from service.artifact import graph_names as names
 from service.artifact.array_types import Array, FloatArray, IntArray
 from service.artifact.artifact import Artifact
+from service.artifact.decoder_interface import ON_REQUEST, ON_REQUEST_SAMPLED
 from service.artifact.features import GAP_UNKNOWN, NO_EVENTS, EventArrays
 from service.artifact.filter_conditions import Filters
-from service.artifact.graph_interface import ON_REQUEST, ON_REQUEST_SAMPLED
 from service.artifact.manifest import ArtifactFileError
 from service.artifact.run_sizes import RunSizes
 from service.common.errors import ArtifactError

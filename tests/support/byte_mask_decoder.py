@@ -12,10 +12,11 @@ import onnx_ir as ir
 from export.graphs.decoder import Beam, Children, DecoderGraph
 from export.graphs.graph_writer import FLOAT, INT, GraphDtype, graph_shape
 from model.network.config import NetworkConfig
-from service.artifact import graph_interface
+from service.artifact import decoder_interface
 from service.artifact import graph_names as names
-from service.artifact.graph_interface import Dtype, GraphShape, Interface, Tensor, levels_by_rows
+from service.artifact.graph_interface import Dtype, GraphShape, Interface, Tensor
 from service.artifact.graph_names import NEVER, level_input
+from service.artifact.level_tables import levels_by_rows
 
 
 def write_byte_mask_decoder(
@@ -34,7 +35,7 @@ def write_byte_mask_decoder(
 
 def byte_mask_interface(shape: GraphShape) -> Interface:
     """Returns the interface of before, over the whole catalogue."""
-    today = graph_interface.decoder(shape, dense=True)
+    today = decoder_interface.decoder(shape, dense=True)
     replaced: dict[str, Tensor] = {}
     for level in range(1, len(shape.code_sizes)):
         nodes, by_rows = f"nodes_{level}", level in levels_by_rows(shape.code_sizes)

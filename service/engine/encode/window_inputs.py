@@ -11,7 +11,7 @@ from service.engine.placement import Placement
 
 
 class Windows:
-    """Makes these inputs of `graph_interface.encoder`. Safe for several threads."""
+    """Makes these inputs of `encoder_interface.encoder`. Safe for several threads."""
 
     def __init__(self, layers: int, window: int, heads: int, placement: Placement) -> None:
         self._layers, self._window, self._heads, self._placement = layers, window, heads, placement
@@ -58,7 +58,7 @@ class Windows:
 
 
 class StepCounts:
-    """Makes these inputs of `graph_interface.step_encoder`."""
+    """Makes these inputs of `encoder_interface.step_encoder`."""
 
     def fixed(self, events: int) -> Values:  # noqa: ARG002 - as `Windows.fixed`
         """Returns nothing: the graph counts its events itself."""

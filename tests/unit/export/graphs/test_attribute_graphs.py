@@ -19,7 +19,7 @@ from export.graphs.history_explainer import write_history_explainer
 from export.parity_gate import TOLERANCE, Probe
 from model.network.gpt4rec import GPT4Rec
 from model.reference.attention_rollout import history_rollout
-from service.artifact import graph_interface
+from service.artifact import encoder_interface
 from service.artifact.artifact import Artifact
 from service.artifact.features import EventArrays
 from service.artifact.item_attributes import AttributeVocabulary, attribute_names
@@ -113,7 +113,7 @@ def test_every_node_has_a_cuda_kernel_and_the_graph_has_its_interface(
     config, weights = parts.model.config, weights_of(parts.model)
     write_history_encoder(config, weights, tmp_path / "encoder.onnx", dtype)
     write_history_explainer(config, weights, tmp_path / "explainer.onnx", dtype)
-    assert interface_of(tmp_path / "encoder.onnx") == graph_interface.history_encoder(graph_shape(config, dtype))
+    assert interface_of(tmp_path / "encoder.onnx") == encoder_interface.history_encoder(graph_shape(config, dtype))
     for name in ("encoder", "explainer") if dtype != "int8" else ():
         graph = onnx.load(tmp_path / f"{name}.onnx")
         assert missing_kernels(graph) == []

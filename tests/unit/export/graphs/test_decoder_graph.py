@@ -21,7 +21,7 @@ from export.graphs.graph_writer import GraphDtype
 from model.network.gpt4rec import GPT4Rec
 from model.reference.cells import ReferenceCells
 from model.reference.decoder import ReferenceDecoder, Scoring, normalise, nucleus, sampling_log_probs
-from service.artifact import graph_interface
+from service.artifact import level_tables
 from service.artifact.array_types import IntArray
 from service.artifact.columns import Texts
 from service.artifact.features import GAP_UNKNOWN, NO_EVENTS, EventArrays
@@ -118,8 +118,8 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("artifact")
     if request.param == "large":
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(graph_interface, "_ROWS_MAX", 6)
-            patch.setattr(graph_interface, "_NODES_MAX", 6)
+            patch.setattr(level_tables, "_ROWS_MAX", 6)
+            patch.setattr(level_tables, "_NODES_MAX", 6)
             return Pair(random_network(seed=6, n_items=60, sizes=(2, 3, 20, 12)), folder)
     if request.param == "cells":
         return Pair(random_network(seed=3, n_items=40, sizes=SHAPES[3]), folder, dense=False, rows=7)

@@ -20,7 +20,7 @@ from export.graphs.graph_writer import DATA_TYPES, GraphDtype, GraphWriter, grap
 from export.graphs.history_encoder import WRITERS, write_history_encoder
 from export.graphs.sampler import write_sampler
 from model.network.gpt4rec import GPT4Rec
-from service.artifact import graph_interface, graph_names
+from service.artifact import decoder_interface, encoder_interface, graph_names
 from service.artifact.graph_interface import Dtype, GraphShape, Interface, Tensor
 from service.artifact.state_layout import TIME_MS, StateArray, StateLayout
 from tests.support.networks import random_network, weights_of
@@ -43,34 +43,34 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
 
 Write = Callable[[GPT4Rec, Path, GraphDtype], None]
 GRAPHS: Mapping[str, tuple[Write, Callable[[GraphShape], Interface]]] = {
-    "encoder": (lambda m, path, dtype: write_encoder(m.config, weights_of(m), path, dtype), graph_interface.encoder),
+    "encoder": (lambda m, path, dtype: write_encoder(m.config, weights_of(m), path, dtype), encoder_interface.encoder),
     "explainer": (
         lambda m, path, dtype: write_explainer(m.config, weights_of(m), path, dtype),
-        graph_interface.explainer,
+        encoder_interface.explainer,
     ),
     "decoder, whole catalogue": (
         lambda m, path, dtype: write_decoder(m.config, weights_of(m), path, dtype, dense=True),
-        lambda shape: graph_interface.decoder(shape, dense=True),
+        lambda shape: decoder_interface.decoder(shape, dense=True),
     ),
     "decoder, signals alone": (
         lambda m, path, dtype: write_decoder(m.config, weights_of(m), path, dtype, dense=False),
-        lambda shape: graph_interface.decoder(shape, dense=False),
+        lambda shape: decoder_interface.decoder(shape, dense=False),
     ),
     "decoder, cells": (
         lambda m, path, dtype: write_decoder(m.config, weights_of(m), path, dtype, cells=True),
-        lambda shape: graph_interface.decoder(shape, dense=False, cells=True),
+        lambda shape: decoder_interface.decoder(shape, dense=False, cells=True),
     ),
     "sampler, cells": (
         lambda m, path, dtype: write_sampler(m.config, weights_of(m), path, dtype, cells=True),
-        lambda shape: graph_interface.sampler(shape, dense=False, cells=True),
+        lambda shape: decoder_interface.sampler(shape, dense=False, cells=True),
     ),
     "sampler, whole catalogue": (
         lambda m, path, dtype: write_sampler(m.config, weights_of(m), path, dtype, dense=True),
-        lambda shape: graph_interface.sampler(shape, dense=True),
+        lambda shape: decoder_interface.sampler(shape, dense=True),
     ),
     "sampler, signals alone": (
         lambda m, path, dtype: write_sampler(m.config, weights_of(m), path, dtype, dense=False),
-        lambda shape: graph_interface.sampler(shape, dense=False),
+        lambda shape: decoder_interface.sampler(shape, dense=False),
     ),
 }
 
@@ -123,7 +123,7 @@ def test_a_history_encoder_has_the_inputs_and_outputs_of_its_interface(
     model = random_network(encoder=encoder, has_time=has_time)
     for dtype in DTYPES:
         write_history_encoder(model.config, weights_of(model), tmp_path / "graph.onnx", dtype)
-        wanted = graph_interface.history_encoder(graph_shape(model.config, dtype))
+        wanted = encoder_interface.history_encoder(graph_shape(model.config, dtype))
         assert interface_of(tmp_path / "graph.onnx") == wanted
 
 
@@ -137,11 +137,11 @@ def test_every_name_belongs_to_a_tensor_of_some_graph() -> None:
     models += [random_network(encoder="encoder_decoder", attribute_slots=2, n_attribute_rows=3)]
     for model in models:
         shape = graph_shape(model.config, "float32")
-        used |= names_of(graph_interface.history_encoder(shape), graph_interface.history_explainer(shape))
+        used |= names_of(encoder_interface.history_encoder(shape), encoder_interface.history_explainer(shape))
     state = StateLayout(hidden=8, window=2, arrays=(StateArray(TIME_MS, "int64", (2,), rows=0),))
     for encoder in ("memory_bank", "hierarchy"):
         shape = replace(shape, encoder=encoder, session_ids=encoder == "hierarchy")
-        used |= names_of(graph_interface.step_explainer(shape, state))
+        used |= names_of(encoder_interface.step_explainer(shape, state))
     described = {value for name, value in vars(graph_names).items() if name.isupper() and isinstance(value, str)}
     assert used == described
 

@@ -27,7 +27,7 @@ from model.network.encoders.registry import ENCODERS, encoder_class, reads, rece
 from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import encoder_input
 from model.reference.additive_attention import gradient_shares, memory_read
-from service.artifact import graph_interface
+from service.artifact import encoder_interface
 from service.artifact import graph_names as names
 from service.artifact.artifact import Artifact
 from service.artifact.features import EventArrays
@@ -252,12 +252,12 @@ def test_a_step_graph_has_its_interface_and_cuda_kernels_at_every_precision(
     config = served.model.config
     graph = step_encoder.step_graph(served.model, served.traced, dtype)
     onnx.save(graph, tmp_path / "encoder.onnx")
-    assert interface_of(tmp_path / "encoder.onnx") == graph_interface.step_encoder(
+    assert interface_of(tmp_path / "encoder.onnx") == encoder_interface.step_encoder(
         graph_shape(config, dtype), state_layout(config)
     )
     explainer = step_encoder.step_graph(served.model, served.traced, dtype, explains=True)
     onnx.save(explainer, tmp_path / EXPLAINER)
-    assert interface_of(tmp_path / EXPLAINER) == graph_interface.step_explainer(
+    assert interface_of(tmp_path / EXPLAINER) == encoder_interface.step_explainer(
         graph_shape(config, dtype), state_layout(config)
     )
     for made in (graph, explainer):
@@ -286,8 +286,8 @@ def test_the_encoder_has_nothing_of_its_explainer(served: Served) -> None:
 def test_encoders_that_show_their_memory_have_outputs_for_it() -> None:
     for name in NAMES:
         shape, layout = graph_shape(small(name), "float32"), state_layout(small(name))
-        more = len(graph_interface.step_explainer(shape, layout).outputs)
-        more -= len(graph_interface.step_encoder(shape, layout).outputs)
+        more = len(encoder_interface.step_explainer(shape, layout).outputs)
+        more -= len(encoder_interface.step_encoder(shape, layout).outputs)
         assert (more > 0) == encoder_class(name).shows_memory, name
 
 
@@ -349,7 +349,7 @@ async def test_a_list_and_the_playground_say_what_the_network_read_from_its_memo
 def feeds_of(served: Served, dtype: GraphDtype) -> Mapping[str, np.ndarray]:
     """One row of three events after nothing, and one of four."""
     config = served.model.config
-    interface = graph_interface.step_encoder(graph_shape(config, dtype), state_layout(config))
+    interface = encoder_interface.step_encoder(graph_shape(config, dtype), state_layout(config))
     sizes, rng = {"batch": 2, "events": 4, "rows": N_ITEMS + 2}, np.random.default_rng(0)
     feeds = {
         tensor.name: np.zeros([sizes[n] if isinstance(n, str) else n for n in tensor.shape], tensor.dtype)

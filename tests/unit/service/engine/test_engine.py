@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from export import artifact_writer
 from model.reference import closed_nodes as reference
-from service.artifact import graph_interface
+from service.artifact import level_tables
+from service.artifact.decoder_interface import ON_REQUEST, ON_REQUEST_SAMPLED
 from service.artifact.features import GAP_UNKNOWN, EventArrays
-from service.artifact.graph_interface import ON_REQUEST, ON_REQUEST_SAMPLED
 from service.artifact.trie import Trie
 from service.common.errors import FilterNotReady
 from service.engine.decode import device_tables
@@ -327,8 +327,8 @@ def test_a_mask_is_written_to_its_own_place_and_nothing_else_moves(engine: Engin
 def test_a_graph_of_before_with_a_byte_for_each_node_makes_the_same_lists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_max: int
 ) -> None:
-    monkeypatch.setattr(graph_interface, "_ROWS_MAX", rows_max)
-    monkeypatch.setattr(graph_interface, "_NODES_MAX", 0)
+    monkeypatch.setattr(level_tables, "_ROWS_MAX", rows_max)
+    monkeypatch.setattr(level_tables, "_NODES_MAX", 0)
     parts = random_parts(random_network(seed=4, n_items=N_ITEMS, sizes=(5, 4, 6)))
     today = with_filters(Engine.open(write_artifact(tmp_path / "today", parts), device="cpu", threads=1))
     monkeypatch.setattr(artifact_writer, "write_decoder", write_byte_mask_decoder)

@@ -13,7 +13,7 @@ import pytest
 from export.graphs.graph_writer import GraphDtype
 from export.graphs.history_encoder import WRITERS
 from model.network.config import StateDtype
-from service.artifact import graph_interface
+from service.artifact import decoder_interface, encoder_interface
 from service.artifact.array_types import Array
 from service.artifact.features import GAP_UNKNOWN
 from service.artifact.graph_interface import GraphShape, Interface, Tensor
@@ -111,11 +111,11 @@ def test_every_graph_of_a_streaming_model_is_fed_as_its_interface_says(
     runs = Runs(monkeypatch)
     serve(engine)
     engine.explain(random_history(np.random.default_rng(1), 6, N_ITEMS), from_start=True)
-    runs.check(engine._graphs["encoder"], graph_interface.encoder(shape))
-    runs.check(engine._graphs["decoder"], graph_interface.decoder(shape, dense=dense))
-    runs.check(engine._graphs["sampler"], graph_interface.sampler(shape, dense=dense))
+    runs.check(engine._graphs["encoder"], encoder_interface.encoder(shape))
+    runs.check(engine._graphs["decoder"], decoder_interface.decoder(shape, dense=dense))
+    runs.check(engine._graphs["sampler"], decoder_interface.sampler(shape, dense=dense))
     assert engine._explainer._graph is not None
-    runs.check(engine._explainer._graph, graph_interface.explainer(shape))
+    runs.check(engine._explainer._graph, encoder_interface.explainer(shape))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
@@ -127,8 +127,8 @@ def test_item_vectors_have_the_type_of_the_graphs(
     shape = GraphShape.of(engine.artifact.network, "float16" if half else "float32")
     runs = Runs(monkeypatch)
     serve(engine)
-    runs.check(engine._graphs["encoder"], graph_interface.encoder(shape))
-    runs.check(engine._graphs["decoder"], graph_interface.decoder(shape, dense=True))
+    runs.check(engine._graphs["encoder"], encoder_interface.encoder(shape))
+    runs.check(engine._graphs["decoder"], decoder_interface.decoder(shape, dense=True))
 
 
 @pytest.mark.parametrize("pad", [False, True], ids=["exact", "padded"])
@@ -140,8 +140,8 @@ def test_candidates_by_cell_are_fed_as_the_interface_says(
     shape = GraphShape.of(engine.artifact.network, "float32")
     runs = Runs(monkeypatch)
     serve(engine)
-    runs.check(engine._graphs["decoder"], graph_interface.decoder(shape, dense=False, cells=True))
-    runs.check(engine._graphs["sampler"], graph_interface.sampler(shape, dense=False, cells=True))
+    runs.check(engine._graphs["decoder"], decoder_interface.decoder(shape, dense=False, cells=True))
+    runs.check(engine._graphs["sampler"], decoder_interface.sampler(shape, dense=False, cells=True))
 
 
 @pytest.mark.parametrize("encoder", WRITERS)
@@ -153,7 +153,7 @@ def test_an_encoder_of_whole_histories_is_fed_as_its_interface_says(
     runs = Runs(monkeypatch)
     serve(engine)
     shape = GraphShape.of(engine.artifact.network, "float32")
-    runs.check(engine._graphs["encoder"], graph_interface.history_encoder(shape))
+    runs.check(engine._graphs["encoder"], encoder_interface.history_encoder(shape))
 
 
 @pytest.mark.parametrize("sizes", [(64,), (7, 9), (3, 4, 2, 5), (64, 64, 128)], ids=str)
@@ -165,5 +165,5 @@ def test_levels_that_are_too_large_for_a_table_are_fed_as_the_interface_says(
     runs = Runs(monkeypatch)
     serve(engine)
     shape = GraphShape.of(engine.artifact.network, "float32")
-    runs.check(engine._graphs["decoder"], graph_interface.decoder(shape, dense=True))
-    runs.check(engine._graphs["sampler"], graph_interface.sampler(shape, dense=True))
+    runs.check(engine._graphs["decoder"], decoder_interface.decoder(shape, dense=True))
+    runs.check(engine._graphs["sampler"], decoder_interface.sampler(shape, dense=True))

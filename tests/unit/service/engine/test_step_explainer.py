@@ -16,7 +16,7 @@ from export.graphs.step_encoder import TracedStep
 from model.network.encoders.registry import receptive_field, state_layout
 from model.network.gpt4rec import GPT4Rec
 from model.reference.additive_attention import gradient_shares, memory_read
-from service.artifact import graph_interface
+from service.artifact import encoder_interface
 from service.artifact import graph_names as names
 from service.artifact.artifact import Artifact
 from service.engine.encode import step_explainer
@@ -36,7 +36,7 @@ class TorchGraph:
 
     def __init__(self, model: GPT4Rec) -> None:
         self.step = TracedStep(model)
-        interface = graph_interface.step_explainer(graph_shape(model.config, "float32"), state_layout(model.config))
+        interface = encoder_interface.step_explainer(graph_shape(model.config, "float32"), state_layout(model.config))
         self.inputs, self.outputs = ([one.name for one in part] for part in (interface.inputs, interface.outputs))
 
     @torch.no_grad()
