@@ -26,7 +26,7 @@ from service.engine.decode.search_shape import SearchShape
 from service.engine.decode.signal_inputs import signal_feeds
 from service.engine.decoding import RANKED_MAX, SearchSizes, search_sizes, signal_buckets
 from service.engine.draw import Draw
-from service.engine.jobs import DecodedList, DecodeJob, DecodeKey, ListRequest
+from service.engine.jobs import RANKED_KEY, DecodedList, DecodeJob, DecodeKey, ListRequest
 from service.engine.onnx_session import Values
 from service.engine.placement import Placement
 from service.engine.run_groups import run_groups
@@ -68,6 +68,8 @@ class Decoder:
     def sizes(self, key: DecodeKey) -> SearchSizes:
         """Returns what the run with this key keeps."""
         width, sampled, joined, least = key
+        if key == RANKED_KEY:
+            return SearchSizes(width, width, joined)  # all items that are named join, in every catalogue
         tables = self.tables
         return search_sizes(
             width, joined, sampled=sampled, dense=tables.traits.proposes, least=least,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -185,6 +185,7 @@ def assert_same_list(pair: Pair, job: Job, ranking: JobResult) -> None:
 
 
 @settings(CHECKED, max_examples=8)
+@example(named=list(range(40)), seed=0, chosen={}, excluded=[], ranking=(None, None, 0))
 @given(
     named=st.lists(st.integers(0, 45), max_size=46, unique=True),
     seed=st.integers(0, 2**32),
