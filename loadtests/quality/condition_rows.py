@@ -5,7 +5,7 @@ Ranks of a training lie in its work folder, figures and rows in `results/quality
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,9 @@ def keep(
     ablations = {**payload.get("ablations", {}), name: rows}
     save(NAME, {"runs": runs, "ablations": ablations}, command=command)
     for found in rows:
-        data = about["data"].split(",")[0]
+        if any(asked_more(old, found) for old in _of_other_trials(name, found["label"], runs, ablations)):
+            continue  # the tables have both; the row stays that of the larger trial
+        data = _log(about)
         criterion = f"{data}: recall@10 gained, {found['label']}"
         record(QUALITY, row(criterion, found["recall@10"]["difference"], "", command))
         if found["label"] == AS_SERVED:
@@ -121,6 +123,27 @@ def keep(
                 record(QUALITY, row(criterion, found[measure]["low"], "", command, **criteria.limit(criterion)))
     for how, figure in figures.items():
         console.print(f"{variant}, seed {seed}, {how}: {figure}", highlight=False)
+
+
+def asked_more(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Returns whether an ablation rests on more answers than another: the questions of all its seeds."""
+    return bool(one["seeds"] * one["questions"] > other["seeds"] * other["questions"])
+
+
+def _of_other_trials(
+    name: str, label: str, runs: Mapping[str, Any], ablations: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> Iterator[Mapping[str, Any]]:
+    """Yields the rows of a label that other trials on the same log have."""
+    log_of = {trial: next((_log(run) for key, run in runs.items() if key.startswith(f"{trial}-")), "")
+              for trial in ablations}  # fmt: skip
+    for trial, rows in ablations.items():
+        if trial != name and log_of[trial] == log_of[name]:
+            yield from (row for row in rows if row["label"] == label)
+
+
+def _log(about: Mapping[str, Any]) -> str:
+    """Returns the name of a log without the rule that its part was taken by."""
+    return str(about["data"]).split(",")[0]
 
 
 def compared(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
+from loadtests.common.results import read_rows
 from loadtests.draw.quality_conditions import conditions, long_histories
+from loadtests.quality import condition_rows
 from loadtests.quality.condition_data import day_part, journey, typed_by_rating
-from loadtests.quality.condition_rows import PARTS, Ablation, compared
+from loadtests.quality.condition_rows import PARTS, Ablation, compared, keep
 from loadtests.quality.conditions import JOURNEY, TYPES
 from loadtests.quality.histories_of_length import cut_to
 from loadtests.quality.long_histories import settings_of
@@ -91,6 +94,26 @@ def test_a_difference_is_between_the_same_questions_and_the_seeds_both_sides_hav
     assert half["questions"] == 2
     assert half["recall@10"]["difference"] == 0.0
     assert compared(tmp_path, "x", Ablation("none", ("a", "known"), ("c", "known")), [0, 1], {}) is None
+
+
+def test_a_row_stays_that_of_the_trial_with_more_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: dict[str, Any] = {}
+    monkeypatch.setattr(condition_rows, "QUALITY", tmp_path / "quality.json")
+    monkeypatch.setattr(condition_rows, "load", lambda _: saved)
+    monkeypatch.setattr(condition_rows, "save", lambda _, payload, **__: saved.update(payload))
+
+    def ask(trial: str, data: str, answered: list[int], *, seeds: int = 1) -> list[float]:
+        for variant, how, ranks in (("none", "unknown", [-1] * len(answered)), ("scene", "known", answered)):
+            for seed in range(seeds):
+                keep(tmp_path, "journey", trial, variant, seed, {how: np.array(ranks)}, {}, {"data": data})
+        return [row["value"] for row in read_rows(tmp_path / "quality.json")]
+
+    assert ask("small", "log, 1 in 3", [0, -1]) == [0.5]
+    assert ask("large", "log, all", [0, -1, -1, -1]) == [0.25]
+    assert ask("small again", "log, 1 in 4", [0, 0]) == [0.25]
+    assert ask("more seeds", "log, 1 in 3", [0, 0], seeds=3) == [1.0]
+    assert ask("another", "shop", [0]) == [1.0, 1.0]
+    assert len(saved["ablations"]) == 5
 
 
 def test_a_cut_log_keeps_everybody_s_newest_events_and_its_chunks_hold_a_window() -> None:
