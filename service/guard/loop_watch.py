@@ -30,7 +30,6 @@ class LoopWatch:
         """
         self._metrics, self._turns, self._interval_s, self._tell = metrics, turns, interval_s, tell
         self._timer: asyncio.TimerHandle | None = None
-        self._seldom = False
 
     async def run(self) -> None:
         """Measures until it is cancelled."""
@@ -45,8 +44,7 @@ class LoopWatch:
                 self._timer.cancel()
 
     def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._seldom = self._turns.in_progress < SEVERAL
-        due = loop.time() + self._interval_s * (_SELDOM if self._seldom else 1)
+        due = loop.time() + self._interval_s * (1 if self._turns.in_progress >= SEVERAL else _SELDOM)
         self._timer = loop.call_at(due, self._measure, loop, due)
 
     def _measure(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
@@ -57,8 +55,7 @@ class LoopWatch:
 
     def _sooner(self) -> None:
         """Brings the next measurement forward. Requests that come and go do not put it off again."""
-        if self._seldom and self._timer is not None:
-            loop = asyncio.get_running_loop()
-            if self._timer.when() > loop.time() + self._interval_s:
-                self._timer.cancel()
-                self._wait(loop)
+        loop = asyncio.get_running_loop()
+        if self._timer is not None and self._timer.when() > loop.time() + self._interval_s:
+            self._timer.cancel()
+            self._wait(loop)
