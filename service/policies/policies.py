@@ -26,18 +26,26 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-class DecodingSpec(_Part):
-    """How lists of a segment are decoded."""
-
-    strategy: Strategy = Field(description="beam, top_p, temperature or greedy.")
-    beam_width: int | None = Field(
-        None,
+# What a segment and a request for a list say of decoding alike.
+StrategyName = Annotated[Strategy, Field(description="beam, top_p, temperature or greedy.")]
+BeamWidth = Annotated[
+    int | None,
+    Field(
         ge=1,
         le=128,
         description="Candidates for each recommended item, at the least (beam); at most 128 in all. Without it there "
         "are as many as the export found to make the same lists, or 5 for each item.",
-    )
-    top_p: float = Field(0.9, gt=0, le=1, description="Probability mass of the nucleus (top_p).")
+    ),
+]
+NucleusMass = Annotated[float, Field(gt=0, le=1, description="Probability mass of the nucleus (top_p).")]
+
+
+class DecodingSpec(_Part):
+    """How lists of a segment are decoded."""
+
+    strategy: StrategyName
+    beam_width: BeamWidth = None
+    top_p: NucleusMass = 0.9
     temperature: float = Field(
         1.0,
         ge=0.05,

@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from service.engine.decoding import Decoding, Strategy, beam_of
-from service.policies.policies import ListRules
+from service.engine.decoding import Decoding, beam_of
+from service.policies.policies import BeamWidth, ListRules, NucleusMass, StrategyName
 from service.rules.spec import Diversity
 from service.schemas.body import SUBJECT_IDS, TEXT, Body, any_of
 from service.schemas.item_filter import FIELDS_DESCRIPTION, FILTER_DESCRIPTION, FieldsBody, ItemFilterBody
@@ -41,15 +41,9 @@ class InlineEvent(Body):
 class DecodingOverride(Body):
     """Replaces the decoding of the segment, for one answer."""
 
-    strategy: Strategy = Field(description="beam, top_p, temperature or greedy.")
-    beam_width: int | None = Field(
-        None,
-        ge=1,
-        le=128,
-        description="Candidates for each recommended item, at the least (beam); at most 128 in all. Without it there "
-        "are as many as the export found to make the same lists, or 5 for each item.",
-    )
-    top_p: float = Field(0.9, gt=0, le=1, description="Probability mass of the nucleus (top_p).")
+    strategy: StrategyName
+    beam_width: BeamWidth = None
+    top_p: NucleusMass = 0.9
     temperature: float | None = Field(
         None,
         ge=0.05,
