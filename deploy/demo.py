@@ -24,7 +24,7 @@ from rich.table import Table
 
 from deploy.demo_service import SHOWN, DemoError, Service
 from service.cli.messages import complain
-from service.common.settings import DEFAULT_POLICIES
+from service.settings.service_settings import DEFAULT_POLICIES
 
 app = typer.Typer(add_completion=False)
 

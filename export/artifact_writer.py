@@ -29,20 +29,20 @@ from model.network.gpt4rec import GPT4Rec
 from model.tokenizers.tokenizer import Tokenizer
 from service.artifact.arrays import map_arrays, save_arrays
 from service.artifact.artifact import Artifact
-from service.artifact.catalogue import Catalogue
-from service.artifact.cells import CELLS_FILE, Cells
-from service.artifact.encoder_version import EncoderVersion
 from service.artifact.features import ContextVocabulary, Vocabulary
-from service.artifact.item_attributes import ROWS as ITEM_ATTRIBUTES
-from service.artifact.item_attributes import AttributeVocabulary
-from service.artifact.item_cf import ItemCF
+from service.artifact.graphs.cells import CELLS_FILE, Cells
+from service.artifact.graphs.encoder_version import EncoderVersion
+from service.artifact.graphs.run_sizes import ENTRY as RUN_SIZES
+from service.artifact.items.catalogue import Catalogue
+from service.artifact.items.item_attributes import ROWS as ITEM_ATTRIBUTES
+from service.artifact.items.item_attributes import AttributeVocabulary
 from service.artifact.manifest import EXPLAINER, TOGETHER_FILE
-from service.artifact.neighbour_table import NeighbourTable
-from service.artifact.popularity import Popularity
 from service.artifact.query_text import KnownQueries
-from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE_ALONE, RankerWeights
-from service.artifact.run_sizes import ENTRY as RUN_SIZES
-from service.artifact.signal_files import ITEM_CF, POPULARITY, SignalPart, signal_file
+from service.artifact.scorers.item_cf import ItemCF
+from service.artifact.scorers.neighbour_table import NeighbourTable
+from service.artifact.scorers.popularity import Popularity
+from service.artifact.scorers.ranker_weights import DEFAULT_GROUP, DENSE_ALONE, RankerWeights
+from service.artifact.scorers.signal_files import ITEM_CF, POPULARITY, SignalPart, signal_file
 from service.artifact.trie import Trie
 from service.engine.engine import Engine
 from service.watch.baseline import ENTRY as WATCH_BASELINE

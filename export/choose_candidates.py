@@ -1,11 +1,11 @@
 """Which candidates join the beam's: of the whole catalogue, of its best cells, or of the items with signals alone.
 
 Up to `DENSE_ITEMS_MAX` items the whole catalogue is scored, so that lists are those of the exhaustive score. In larger
-ones the best cells are read (`service.artifact.cells`), of which the export asks how many items must be: it ranks the
-items of validation questions by what is known of their score without the path, exhaustively and by cell, and takes the
-smallest number of rows whose lists hold enough of the exhaustive top ten. Items with signals of a user are candidates
-for their own sake, so without them the recall comes out too low rather than too high. Where cells find too little, they
-are left out.
+ones the best cells are read (`service.artifact.graphs.cells`), of which the export asks how many items must be: it
+ranks the items of validation questions by what is known of their score without the path, exhaustively and by cell, and
+takes the smallest number of rows whose lists hold enough of the exhaustive top ten. Items with signals of a user are
+candidates for their own sake, so without them the recall comes out too low rather than too high. Where cells find too
+little, they are left out.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from model.network.encoders.registry import reads
 from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import encode_histories, encoder_input
 from service.artifact.array_types import FloatArray, IntArray
-from service.artifact.cells import Cells, exact_width
 from service.artifact.features import GAP_UNKNOWN, Vocabulary
+from service.artifact.graphs.cells import Cells, exact_width
 from service.artifact.trie import Trie
 from service.engine.decode.cell_tables import cell_bias, cells_read
 from service.engine.decoding import joined_width

@@ -34,9 +34,9 @@ from model.training.run_folder import split_of
 from service.artifact.arrays import save_arrays
 from service.artifact.features import EVENT_TYPES
 from service.artifact.manifest import TOGETHER_FILE
-from service.artifact.neighbour_table import NeighbourTable
-from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE_ALONE, RankerWeights
-from service.artifact.signal_files import COLD, ITEM_CF, POPULARITY, SignalPart
+from service.artifact.scorers.neighbour_table import NeighbourTable
+from service.artifact.scorers.ranker_weights import DEFAULT_GROUP, DENSE_ALONE, RankerWeights
+from service.artifact.scorers.signal_files import COLD, ITEM_CF, POPULARITY, SignalPart
 from service.artifact.trie import Trie
 from service.engine.baseline_engine import FUSED, BaselineEngine
 from service.engine.factory import open_engine

@@ -41,9 +41,9 @@ from model.training.content_vectors import content_vectors
 from model.training.increment.start import cold_vectors, kept_counts, kept_items
 from model.training.run_folder import Run
 from service.artifact.artifact import Artifact
-from service.artifact.catalogue import Catalogue
-from service.artifact.catalogue_item import CatalogueItem, categories_of
 from service.artifact.features import EVENT_TYPES, EventArrays
+from service.artifact.items.catalogue import Catalogue
+from service.artifact.items.catalogue_item import CatalogueItem, categories_of
 from service.artifact.manifest import ArtifactFileError
 from service.common.errors import ServiceError
 from service.engine.decoding import Decoding

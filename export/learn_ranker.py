@@ -17,8 +17,8 @@ from model.ranking.learning import LEAST_ANSWERED, Learned, network_prior
 from model.ranking.proposals import Proposer
 from model.ranking.without_network import MAX_QUESTIONS, learn_from_signals
 from service.artifact.artifact import Artifact
-from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE, PATH, RankerWeights
-from service.artifact.signal_files import COLD
+from service.artifact.scorers.ranker_weights import DEFAULT_GROUP, DENSE, PATH, RankerWeights
+from service.artifact.scorers.signal_files import COLD
 from service.engine.engine import Engine
 from service.signals.ranker import Ranker
 

@@ -24,10 +24,10 @@ from model.data.split import Split
 from model.evaluation.evaluate import Histories
 from model.evaluation.rankers import EngineJobs, batches_of
 from service.artifact.array_types import Float64Array, IntArray
-from service.artifact.catalogue import Catalogue
-from service.artifact.catalogue_item import FACETS
-from service.artifact.filter_conditions import Filters
-from service.artifact.run_sizes import FORMAT, RunSizes, Size
+from service.artifact.graphs.run_sizes import FORMAT, RunSizes, Size
+from service.artifact.items.catalogue import Catalogue
+from service.artifact.items.catalogue_item import FACETS
+from service.artifact.items.filter_conditions import Filters
 from service.engine.decoding import MAX_WIDTH, WIDTH_BUCKETS, Decoding, joined_width
 from service.engine.engine import Engine
 from service.engine.jobs import DecodeJob

@@ -11,7 +11,7 @@ from typing import Any
 from export.publish import publish, seal, staging
 from export.signing import Sign
 from service.artifact.artifact import Artifact
-from service.artifact.order_weights import ORDER_FILE, OrderWeights
+from service.artifact.scorers.order_weights import ORDER_FILE, OrderWeights
 
 # The entry of the manifest that says where an order model comes from.
 ENTRY = "order"

@@ -29,7 +29,7 @@ from model.reference.decoder import ReferenceDecoder, ScoredItem
 from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN, EventArrays, Vocabulary
-from service.artifact.noise import id_hashes
+from service.artifact.graphs.noise import id_hashes
 from service.engine.decoding import ONE_OF_EACH, Decoding
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine

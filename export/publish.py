@@ -14,6 +14,8 @@ from typing import Any
 
 from export.signing import Sign
 from service.artifact.artifact import Artifact
+from service.artifact.graphs.run_sizes import ENTRY as RUN_SIZES
+from service.artifact.graphs.run_sizes import RunSizes
 from service.artifact.manifest import (
     CONTENT,
     FORMAT,
@@ -26,8 +28,6 @@ from service.artifact.manifest import (
     repeats_of,
     required_files,
 )
-from service.artifact.run_sizes import ENTRY as RUN_SIZES
-from service.artifact.run_sizes import RunSizes
 from service.common.atomic_files import naming, write_aside
 
 

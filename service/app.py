@@ -13,7 +13,8 @@ from importlib import metadata
 from fastapi import FastAPI, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api import cors, direct_route, openapi, problems, senders, static_pages
+from service.api import cors, direct_route, problems, senders, static_pages
+from service.api.openapi import document as openapi
 from service.api.request import runtime, secret_of
 from service.api.request_gate import RequestGate
 from service.api.roles import of_role
@@ -35,11 +36,11 @@ from service.api.unanswered_bytes import UnansweredBytes
 from service.assembly.process import Given, open_runtime
 from service.common import logs
 from service.common.errors import StartupError
-from service.common.metrics import Metrics
-from service.common.process_state import ProcessState
-from service.common.settings import Settings
 from service.engine.interface import EngineLike
+from service.metrics.service_metrics import Metrics
+from service.process.process_state import ProcessState
 from service.schemas.deprecations import DEPRECATIONS, Deprecations
+from service.settings.service_settings import Settings
 from service.store.store import Store
 
 log = logs.get(__name__)

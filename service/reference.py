@@ -12,23 +12,23 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from service.app import create_app
-from service.common.encode_metrics import EncodeMetrics
-from service.common.environment import PREFIX
-from service.common.kafka_settings import KafkaSettings
-from service.common.loop_metrics import LoopMetrics
-from service.common.loop_settings import LoopSettings
 from service.common.markdown import markdown_table
-from service.common.metric_families import MetricGroup
-from service.common.metrics import Metrics
-from service.common.settings import DEFAULT_POLICIES, Settings
-from service.common.sink_metrics import SinkMetrics
-from service.common.sink_settings import SinkSettings
 from service.intake.intake_metrics import IntakeMetrics
+from service.metrics.encode_metrics import EncodeMetrics
+from service.metrics.families import MetricGroup
+from service.metrics.loop_metrics import LoopMetrics
+from service.metrics.service_metrics import Metrics
+from service.metrics.sink_metrics import SinkMetrics
 from service.policies.policies import DecodingSpec, Exploration, Policies, Rule, Segment
 from service.rules.spec import Apart, AtLeast, AtMost, Boost, Diversity, Pin
 from service.schemas.deprecations import DEPRECATIONS
 from service.schemas.recommend_request import DecodingOverride, InlineEvent, RecommendRequest
 from service.schemas.user_requests import Event, EventsRequest
+from service.settings.environment import PREFIX
+from service.settings.kafka_settings import KafkaSettings
+from service.settings.loop_settings import LoopSettings
+from service.settings.service_settings import DEFAULT_POLICIES, Settings
+from service.settings.sink_settings import SinkSettings
 from service.spaces.spaces_file import OVERRIDABLE, Entry
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference.md"

@@ -28,9 +28,9 @@ from service.api.listeners import ConnectionShare, SharedListener, allow_connect
 from service.app import create_app
 from service.common.atomic_files import write_aside
 from service.common.errors import StartupError
-from service.common.process_end import end_within
-from service.common.settings import Settings
-from service.common.settled_heap import settle_heap
+from service.process.process_end import end_within
+from service.process.settled_heap import settle_heap
+from service.settings.service_settings import Settings
 
 Announce = Callable[[int], None]
 

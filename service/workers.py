@@ -29,13 +29,14 @@ from typing import Any
 from service.api import other_servers
 from service.api.listeners import BACKLOG, ConnectionShare, bind, reserve
 from service.app import create_app
-from service.common import logs, output
+from service.common import logs
 from service.common.errors import ServiceError, StartupError
-from service.common.metrics import Metrics
-from service.common.process_end import end_within
-from service.common.settings import Settings
+from service.metrics.service_metrics import Metrics
+from service.process import output
+from service.process.process_end import end_within
 from service.server import Announce, drains_at, longest_stop_s, serve_app
-from service.store.embedded_valkey import EmbeddedValkey
+from service.settings.service_settings import Settings
+from service.store.redis.embedded_valkey import EmbeddedValkey
 
 log = logs.get(__name__)
 

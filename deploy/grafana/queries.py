@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.common.metrics import Metrics
-from service.common.settings import Settings
+from service.metrics.service_metrics import Metrics
+from service.settings.service_settings import Settings
 
 BUDGET_S = Settings.model_fields["deadline_ms"].default / 1000.0
 _EVERYWHERE = 'job=~"$job", instance=~"$instance"'

@@ -46,7 +46,7 @@ def sink(
     Every entry of the streams is in a file once, and acknowledged only when the file is safe. Every other setting is an
     environment variable GPT4REC_… (docs/reference.md).
     """
-    from service.common.settings_loader import load, load_exposures_topic, load_sink
+    from service.settings.loader import load, load_exposures_topic, load_sink
 
     logs.configure()  # until its level is known
     settings = load(redis_url=redis, redis_prefix=prefix, log_level=log_level)
@@ -56,8 +56,8 @@ def sink(
     kafka = load_exposures_topic()
     # Imported here: they take a second to load, and a misspelt setting should fail at once.
     from deploy.loop.sink.process import sink as run
-    from service.common import output
     from service.common.atomic_files import require_writable
+    from service.process import output
 
     output.take_over(logs.dropped_notice)
     logs.configure(settings.log_level)

@@ -17,8 +17,8 @@ from export.graphs.event_inputs import EventGraph
 from export.graphs.graph_writer import DATA_TYPES, FLOAT, INT8, GraphDtype
 from model.network.config import NetworkConfig
 from model.network.encoders.streaming import ROPE_BASE
-from service.artifact import graph_names as names
-from service.artifact.graph_interface import Interface
+from service.artifact.graphs import graph_names as names
+from service.artifact.graphs.graph_interface import Interface
 
 
 class Backbone(EventGraph, ABC):

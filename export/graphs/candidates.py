@@ -20,8 +20,8 @@ import onnx_ir as ir
 
 from export.graphs.decoder_network import DecoderNetwork
 from export.graphs.graph_writer import FLOAT
-from service.artifact import graph_names as names
-from service.artifact.graph_names import NEVER
+from service.artifact.graphs import graph_names as names
+from service.artifact.graphs.graph_names import NEVER
 
 # Above this many items the product over the catalogue would cost more than the beam: its time and memory traffic grow
 # with the catalogue, the beam's do not.

@@ -1,11 +1,11 @@
 """Candidates by cell: the best items of the best cells join, so that a large catalogue needs no pass over all vectors.
 
-All cells are scored in one product (`service.artifact.cells`), those without an allowed item are closed, and the best
-are read: so many that their allowed items fill R rows if they are as large as the mean, and a quarter more. How many
-of a cell's items a filter allows, and at which places, lies on the device for each filter: two running sums lay the
-allowed items of the cells read side by side, whatever the filter leaves of them. A filter that leaves R items or fewer
-has all of them read. The items are compared in few dimensions, which reads little memory, and the best of them scored
-like those of a whole catalogue, with the items with signals beside them.
+All cells are scored in one product (`service.artifact.graphs.cells`), those without an allowed item are closed, and the
+best are read: so many that their allowed items fill R rows if they are as large as the mean, and a quarter more. How
+many of a cell's items a filter allows, and at which places, lies on the device for each filter: two running sums lay
+the allowed items of the cells read side by side, whatever the filter leaves of them. A filter that leaves R items or
+fewer has all of them read. The items are compared in few dimensions, which reads little memory, and the best of them
+scored like those of a whole catalogue, with the items with signals beside them.
 
 An item that is excluded, or that is scored for its own sake because it has signals, is closed where its cell lies among
 the rows.
@@ -20,8 +20,8 @@ import onnx_ir as ir
 from export.graphs.candidates import CatalogueCandidates, JoiningCandidates, SignalCandidates
 from export.graphs.decoder_network import DecoderNetwork
 from export.graphs.graph_writer import FLOAT, INT
-from service.artifact import graph_names as names
-from service.artifact.graph_names import NEVER
+from service.artifact.graphs import graph_names as names
+from service.artifact.graphs.graph_names import NEVER
 
 
 def joining_candidates(graph: DecoderNetwork) -> JoiningCandidates:

@@ -27,11 +27,11 @@ from export.graphs.cell_candidates import joining_candidates
 from export.graphs.decoder_network import DecoderNetwork
 from export.graphs.graph_writer import FLOAT, INT, INT32, GraphDtype, graph_shape
 from model.network.config import NetworkConfig
-from service.artifact import decoder_interface
-from service.artifact import graph_names as names
-from service.artifact.graph_interface import Interface
-from service.artifact.graph_names import NEVER, level_input
-from service.artifact.level_tables import token_dtype
+from service.artifact.graphs import decoder_interface
+from service.artifact.graphs import graph_names as names
+from service.artifact.graphs.graph_interface import Interface
+from service.artifact.graphs.graph_names import NEVER, level_input
+from service.artifact.graphs.level_tables import token_dtype
 
 
 def write_decoder(
@@ -43,7 +43,7 @@ def write_decoder(
     dense: bool = False,
     cells: bool = False,
 ) -> None:
-    """Writes `decoder.onnx`; `service.artifact.decoder_interface.decoder` describes its inputs and outputs.
+    """Writes `decoder.onnx`; `service.artifact.graphs.decoder_interface.decoder` describes its inputs and outputs.
 
     Args:
         config: The network's shape.

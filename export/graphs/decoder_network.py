@@ -11,7 +11,7 @@ import onnx_ir as ir
 from export.graphs import integer_layers
 from export.graphs.request_context import ContextGraph
 from model.network.encoders.registry import encoder_class
-from service.artifact import graph_names as names
+from service.artifact.graphs import graph_names as names
 
 
 class DecoderNetwork(ContextGraph):

@@ -20,14 +20,14 @@ from export.graphs.backbone import Backbone
 from export.graphs.event_inputs import MASKED
 from export.graphs.graph_writer import FLOAT, GraphDtype, graph_shape
 from model.network.config import NetworkConfig
-from service.artifact import encoder_interface
-from service.artifact import graph_names as names
+from service.artifact.graphs import encoder_interface
+from service.artifact.graphs import graph_names as names
 
 
 def write_encoder(
     config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype
 ) -> None:
-    """Writes `encoder.onnx`; `service.artifact.encoder_interface.encoder` describes its inputs and outputs."""
+    """Writes `encoder.onnx`; `service.artifact.graphs.encoder_interface.encoder` describes its inputs and outputs."""
     EncoderGraph(config, weights, dtype).write(path)
 
 

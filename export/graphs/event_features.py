@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from export.graphs.event_inputs import MASKED, EventGraph
 from export.graphs.graph_writer import FLOAT
-from service.artifact import graph_names as names
+from service.artifact.graphs import graph_names as names
 
 
 class FeatureGraph(EventGraph):

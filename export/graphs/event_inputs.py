@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from export.graphs.graph_writer import FLOAT, NetworkGraph
 from model.network.gpt4rec import PERIODS_MS
-from service.artifact import graph_names as names
+from service.artifact.graphs import graph_names as names
 
 MASKED = -30_000.0  # representable in float16, and far below any score
 

@@ -18,14 +18,14 @@ from export.graphs.backbone import Backbone
 from export.graphs.event_inputs import MASKED
 from export.graphs.graph_writer import FLOAT, GraphDtype, graph_shape
 from model.network.config import NetworkConfig
-from service.artifact import encoder_interface
-from service.artifact import graph_names as names
+from service.artifact.graphs import encoder_interface
+from service.artifact.graphs import graph_names as names
 
 
 def write_explainer(
     config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype
 ) -> None:
-    """Writes `explainer.onnx`; `service.artifact.encoder_interface.explainer` describes its inputs and outputs."""
+    """Writes `explainer.onnx`, whose interface is `service.artifact.graphs.encoder_interface.explainer`."""
     ExplainerGraph(config, weights, dtype).write(path)
 
 

@@ -17,8 +17,8 @@ import onnx_ir as ir
 from onnxscript import GraphBuilder
 
 from model.network.config import NetworkConfig
-from service.artifact.graph_interface import Compute, Dtype, GraphShape, Interface
-from service.artifact.graph_names import level_input
+from service.artifact.graphs.graph_interface import Compute, Dtype, GraphShape, Interface
+from service.artifact.graphs.graph_names import level_input
 
 GraphDtype = Literal["float32", "float16", "int8"]
 

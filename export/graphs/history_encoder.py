@@ -18,14 +18,14 @@ from export.graphs.event_inputs import MASKED
 from export.graphs.graph_writer import FLOAT, INT, GraphDtype, graph_shape
 from model.network.behaviour_streams import stream_of_types
 from model.network.config import NetworkConfig
-from service.artifact import encoder_interface
-from service.artifact import graph_names as names
+from service.artifact.graphs import encoder_interface
+from service.artifact.graphs import graph_names as names
 
 
 def write_history_encoder(
     config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype
 ) -> None:
-    """Writes `encoder.onnx`; `service.artifact.encoder_interface.history_encoder` describes its inputs and outputs.
+    """Writes `encoder.onnx`, whose interface is `service.artifact.graphs.encoder_interface.history_encoder`.
 
     Raises:
         KeyError: No graph is written for this encoder.

@@ -23,15 +23,15 @@ from export.graphs.graph_writer import FLOAT, GraphDtype, graph_shape
 from export.graphs.history_encoder import WRITERS, HistoryGraph
 from export.graphs.user_encoder import UserGraph
 from model.network.config import NetworkConfig
-from service.artifact import encoder_interface
-from service.artifact import graph_names as names
-from service.artifact.encoder_interface import ROLLED_OUT
+from service.artifact.graphs import encoder_interface
+from service.artifact.graphs import graph_names as names
+from service.artifact.graphs.encoder_interface import ROLLED_OUT
 
 
 def write_history_explainer(
     config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype
 ) -> None:
-    """Writes `explainer.onnx`; `service.artifact.encoder_interface.history_explainer` describes inputs and outputs."""
+    """Writes `explainer.onnx`, whose interface is `service.artifact.graphs.encoder_interface.history_explainer`."""
     graph = UserExplainerGraph if config.encoder in user_encoder.WRITERS else HistoryExplainerGraph
     graph(config, weights, dtype).write(path)
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from export.graphs.graph_writer import NetworkGraph
-from service.artifact import graph_names as names
+from service.artifact.graphs import graph_names as names
 
 
 class ContextGraph(NetworkGraph):

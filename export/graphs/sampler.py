@@ -22,10 +22,10 @@ import onnx_ir as ir
 from export.graphs.decoder import DecoderGraph
 from export.graphs.graph_writer import FLOAT, INT, GraphDtype, graph_shape
 from model.network.config import NetworkConfig
-from service.artifact import decoder_interface
-from service.artifact import graph_names as names
-from service.artifact.graph_names import NEVER
-from service.artifact.noise import PRIME, ROUND_KEYS
+from service.artifact.graphs import decoder_interface
+from service.artifact.graphs import graph_names as names
+from service.artifact.graphs.graph_names import NEVER
+from service.artifact.graphs.noise import PRIME, ROUND_KEYS
 
 # Candidates outside the nucleus come after all that are inside. Their scores, which lie below NOISE_CEILING because no
 # Gumbel noise exceeds it, become hugely negative. A product keeps float32's digits; subtracting a large number would
@@ -147,7 +147,7 @@ class SamplerGraph(DecoderGraph):
         return value
 
     def fifth_power(self, x: ir.Value) -> ir.Value:
-        """Returns x⁵ mod p, like `service.artifact.noise.fifth_power`."""
+        """Returns x⁵ mod p, like `service.artifact.graphs.noise.fifth_power`."""
         op, prime = self.op, self.ints(PRIME)
         square = op.Mod(op.Mul(x, x), prime)
         fourth = op.Mod(op.Mul(square, square), prime)

@@ -2,9 +2,9 @@
 
 The graph is traced from the torch code that trains (`model.network.encoders.base.Encoder.step`), through the exporter
 of torch. What is written by hand elsewhere is given to it here: the names, types and symbolic shapes of
-`service.artifact.encoder_interface.step_encoder`, the opset and the precision. Every precision computes in float32, so
-that a state does not lose what it adds up; float16 and int8 graphs keep the weights of linear layers as float16 or
-int8, with one scale for each output.
+`service.artifact.graphs.encoder_interface.step_encoder`, the opset and the precision. Every precision computes in
+float32, so that a state does not lose what it adds up; float16 and int8 graphs keep the weights of linear layers as
+float16 or int8, with one scale for each output.
 
 One trace, which takes seconds, makes both graphs. It is that of the explainer: a step over amounts of events, and what
 the last of them read from memory. The encoder is what is left of it where there is as much of each event as there is.
@@ -29,10 +29,10 @@ from export.graphs.graph_writer import DATA_TYPES, IR_VERSION, OPSET, GraphDtype
 from model.network.encoders.base import Events
 from model.network.encoders.registry import state_layout
 from model.network.gpt4rec import GPT4Rec
-from service.artifact import encoder_interface
-from service.artifact import graph_names as names
-from service.artifact.graph_interface import Interface
-from service.artifact.graph_interface import Tensor as Declared
+from service.artifact.graphs import encoder_interface
+from service.artifact.graphs import graph_names as names
+from service.artifact.graphs.graph_interface import Interface
+from service.artifact.graphs.graph_interface import Tensor as Declared
 
 # Sizes of the tracing run. None is a size of any array, so that none is taken for a constant.
 _ROWS, _EVENTS = 3, 5
@@ -68,7 +68,7 @@ class TracedStep(nn.Module):
 
 
 def write_step_graphs(model: GPT4Rec, encoder: Path, explainer: Path, dtype: GraphDtype) -> None:
-    """Writes `encoder.onnx` and `explainer.onnx`; `service.artifact.encoder_interface` describes inputs and outputs."""
+    """Writes both graphs, whose interfaces are in `service.artifact.graphs.encoder_interface`."""
     traced = trace_step(model)
     encoder.write_bytes(step_graph(model, traced, dtype).SerializeToString())
     explainer.write_bytes(step_graph(model, traced, dtype, explains=True).SerializeToString())

@@ -18,8 +18,8 @@ from export.graphs.event_inputs import MASKED
 from export.graphs.graph_writer import FLOAT, GraphDtype, graph_shape
 from export.graphs.request_context import ContextGraph
 from model.network.config import NetworkConfig
-from service.artifact import encoder_interface
-from service.artifact import graph_names as names
+from service.artifact.graphs import encoder_interface
+from service.artifact.graphs import graph_names as names
 
 _LATER_MS = 2**62  # later than any event: no time passes since the token
 
@@ -27,7 +27,7 @@ _LATER_MS = 2**62  # later than any event: no time passes since the token
 def write_user_encoder(
     config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype
 ) -> None:
-    """Writes `encoder.onnx`; `service.artifact.encoder_interface.history_encoder` describes its inputs and outputs.
+    """Writes `encoder.onnx`, whose interface is `service.artifact.graphs.encoder_interface.history_encoder`.
 
     Raises:
         KeyError: No graph is written for this encoder.

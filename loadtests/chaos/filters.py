@@ -13,8 +13,8 @@ from loadtests.chaos.scene import Fault, Scene
 from loadtests.harness.scraped import scraped
 from loadtests.load.open_loop_driver import Arrival, poisson
 from service.artifact.artifact import Artifact
-from service.artifact.catalogue import Catalogue
-from service.artifact.catalogue_item import FACETS
+from service.artifact.items.catalogue import Catalogue
+from service.artifact.items.catalogue_item import FACETS
 
 _RATE, _SECONDS = 100.0, 10.0
 _MEMORY_MIB = 256

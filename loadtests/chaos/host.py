@@ -18,7 +18,7 @@ from loadtests.chaos.scene import SETTINGS, TOKEN, Fault, Scene, SceneError
 from loadtests.harness import served_process
 from loadtests.harness.hung_file import hang
 from loadtests.harness.scraped import scraped
-from service.common.settings import DEFAULT_POLICIES
+from service.settings.service_settings import DEFAULT_POLICIES
 
 _HOLD_S, _LAST_S, _EXIT_S, _FOUND_S = 8.0, 5.0, 20.0, 60.0
 _WORKER_TIMEOUT_S = 10

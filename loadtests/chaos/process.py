@@ -20,7 +20,7 @@ from loadtests.chaos.scene import SETTINGS, Fault, Scene
 from loadtests.harness import served_process
 from service.artifact.arrays import map_arrays, save_arrays
 from service.artifact.manifest import FILES, FORMAT_VERSION, MANIFEST
-from service.artifact.signal_files import POPULARITY, signal_file
+from service.artifact.scorers.signal_files import POPULARITY, signal_file
 
 _DOWN_S, _HOLD_S, _EXIT_S = 1.0, 5.0, 30.0
 # A request that was due before the fault has its answer by then.

@@ -25,8 +25,8 @@ from service.batching.batcher import Batcher, BatchLimits
 from service.cli.outermost import run_command
 from service.common.deadline import Deadline
 from service.common.errors import DeadlineExceeded, Overloaded
-from service.common.metrics import Metrics
 from service.guard.guard import Guard, GuardSettings, Outcome
+from service.metrics.service_metrics import Metrics
 
 BUDGET_S, RESERVE_S = 0.080, 0.008
 

@@ -40,7 +40,7 @@ from loadtests.harness.served_process import Served, serve
 from loadtests.load.open_loop_driver import Arrival, closed_now
 from loadtests.load.replay import RECOMMEND, read
 from service.cli.outermost import run_command
-from service.common.settings import Settings
+from service.settings.service_settings import Settings
 
 BETTER = 1.15
 SERVERS: tuple[str, ...] = get_args(Settings.model_fields["http_server"].annotation)

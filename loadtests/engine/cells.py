@@ -35,9 +35,9 @@ from model.evaluation.rankers import encoding_of
 from model.training.run_folder import Run
 from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.artifact import Artifact
-from service.artifact.cells import Cells
 from service.artifact.features import GAP_UNKNOWN
-from service.artifact.filter_conditions import Filters
+from service.artifact.graphs.cells import Cells
+from service.artifact.items.filter_conditions import Filters
 from service.artifact.trie import Trie
 from service.cli.outermost import run_command
 from service.engine.decoding import Decoding

@@ -16,7 +16,7 @@ from model.network.config import NetworkConfig
 from model.network.gpt4rec import GPT4Rec
 from service.artifact.array_types import Array
 from service.artifact.features import GAP_UNKNOWN
-from service.artifact.run_sizes import RunSizes
+from service.artifact.graphs.run_sizes import RunSizes
 from service.artifact.trie import Trie
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine

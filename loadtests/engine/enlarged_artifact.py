@@ -28,10 +28,10 @@ from model.network.gpt4rec import GPT4Rec
 from model.tokenizers.atomic import AtomicTokenizer
 from model.tokenizers.tokenizer import unique_last_tokens
 from service.artifact.array_types import FloatArray, IntArray
-from service.artifact.catalogue import Catalogue
-from service.artifact.catalogue_item import CatalogueItem
 from service.artifact.features import ContextVocabulary
-from service.artifact.popularity import Popularity
+from service.artifact.items.catalogue import Catalogue
+from service.artifact.items.catalogue_item import CatalogueItem
+from service.artifact.scorers.popularity import Popularity
 
 NEIGHBOURS = 4  # of item-CF, which plays no part
 

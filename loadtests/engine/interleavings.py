@@ -25,15 +25,14 @@ from service.app import create_app
 from service.artifact.artifact import Artifact
 from service.catalogue.assembly import Assembly, Build
 from service.catalogue.updates_file import Updates
-from service.common.metrics import Metrics
 from service.common.request_context import RequestContext
-from service.common.settings import DEFAULT_POLICIES, Settings
 from service.engine.engine import Engine
 from service.exposures.recorder import Recorder, RecorderSettings
 from service.guard.guard import ModeName
 from service.history.pseudonyms import Pseudonyms
 from service.lifecycle.loader import LoadedModel, Loader
 from service.lifecycle.served_model import ServedModel
+from service.metrics.service_metrics import Metrics
 from service.recommend.pages import Pages
 from service.recommend.reasons import Reasons
 from service.recommend.recent_requests import RecentRequests
@@ -41,8 +40,9 @@ from service.recommend.recommender import Recommender
 from service.schemas.parsing import parse
 from service.schemas.recommend_request import RecommendRequest
 from service.schemas.user_requests import EventsRequest, MergeRequest
-from service.store.embedded_valkey import EmbeddedValkey
+from service.settings.service_settings import DEFAULT_POLICIES, Settings
 from service.store.records import NewEvent, Subject
+from service.store.redis.embedded_valkey import EmbeddedValkey
 from service.store.store import Store
 from service.store.store_settings import StoreSettings
 from service.watch.traffic_watch import TrafficWatch

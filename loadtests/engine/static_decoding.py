@@ -22,7 +22,7 @@ from onnx import TensorProto, helper
 
 from export.graphs.decoder import closed_by_byte
 from service.artifact.array_types import Array, IntArray
-from service.artifact.level_tables import levels_by_rows, levels_with_row_tokens
+from service.artifact.graphs.level_tables import levels_by_rows, levels_with_row_tokens
 from service.artifact.trie import Trie
 
 OPSET = 20

@@ -21,16 +21,16 @@ from model.signals import content, repeat, texts, transition_table, walk
 from model.tokenizers.atomic import AtomicTokenizer
 from model.tokenizers.tokenizer import MAX_BRANCHING, unique_last_tokens
 from service.artifact.array_types import IntArray
-from service.artifact.catalogue import Catalogue
-from service.artifact.catalogue_item import CatalogueItem
 from service.artifact.features import EVENT_TYPES, ContextVocabulary
-from service.artifact.item_cf import ItemCF
-from service.artifact.item_column import ItemColumn
-from service.artifact.neighbour_table import NeighbourTable
-from service.artifact.own_items import OwnItems
-from service.artifact.popularity import Popularity
-from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE, PATH, RankerWeights
-from service.artifact.signal_files import ITEM_CF, POPULARITY, SignalPart
+from service.artifact.items.catalogue import Catalogue
+from service.artifact.items.catalogue_item import CatalogueItem
+from service.artifact.scorers.item_cf import ItemCF
+from service.artifact.scorers.item_column import ItemColumn
+from service.artifact.scorers.neighbour_table import NeighbourTable
+from service.artifact.scorers.own_items import OwnItems
+from service.artifact.scorers.popularity import Popularity
+from service.artifact.scorers.ranker_weights import DEFAULT_GROUP, DENSE, PATH, RankerWeights
+from service.artifact.scorers.signal_files import ITEM_CF, POPULARITY, SignalPart
 
 # Weights of an artefact without other signals than those that every one has.
 OF_NETWORK = RankerWeights((ITEM_CF, POPULARITY), {DEFAULT_GROUP: {PATH: 0.25, DENSE: 0.75}})

@@ -20,12 +20,12 @@ import onnx_ir as ir
 from export.graphs.decoder import Beam, Children, Choice, DecoderGraph
 from export.graphs.graph_writer import GraphDtype, graph_shape
 from model.network.config import NetworkConfig
-from service.artifact import decoder_interface
-from service.artifact import graph_names as names
 from service.artifact.array_types import Array
-from service.artifact.graph_interface import GraphShape, Interface, Tensor
-from service.artifact.graph_names import NEVER, level_input
-from service.artifact.level_tables import levels_by_rows, levels_with_row_tokens, token_dtype
+from service.artifact.graphs import decoder_interface
+from service.artifact.graphs import graph_names as names
+from service.artifact.graphs.graph_interface import GraphShape, Interface, Tensor
+from service.artifact.graphs.graph_names import NEVER, level_input
+from service.artifact.graphs.level_tables import levels_by_rows, levels_with_row_tokens, token_dtype
 
 _FACTOR = 1_000_003
 

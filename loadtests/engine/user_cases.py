@@ -10,14 +10,14 @@ import numpy as np
 from loadtests.engine.decoder_cases import STATES, K
 from service.artifact.array_types import Float64Array
 from service.batching.batcher import Batcher, BatchLimits
-from service.common.low_priority import low_priority_thread
-from service.common.metrics import Metrics
 from service.engine.engine import Engine
 from service.engine.fallback import Constraints, RecommendationList
 from service.history.profile import Profile
 from service.lifecycle.filter_builds import FilterBuilds
 from service.lifecycle.filter_ration import FilterRation
 from service.lifecycle.served_model import ServedModel
+from service.metrics.service_metrics import Metrics
+from service.process.low_priority import low_priority_thread
 from service.store.records import StoredEvent, UserRecord
 from service.store.seen_items import NOTHING_SEEN
 

@@ -27,7 +27,7 @@ from model.evaluation.rankers import engine_ranker
 from model.evaluation.report import SystemResult
 from model.training.run_folder import Run
 from service.artifact.artifact import Artifact
-from service.artifact.run_sizes import RunSizes, Size
+from service.artifact.graphs.run_sizes import RunSizes, Size
 from service.cli.outermost import run_command
 from service.engine.decoding import MAX_WIDTH, Decoding, joined_width
 from service.engine.engine import Engine

@@ -17,9 +17,9 @@ import typer
 from loadtests.common import results
 from service.artifact.artifact import Artifact
 from service.cli.outermost import run_command
-from service.common.memory import resident_bytes, return_freed
 from service.engine.engine import Engine
 from service.lifecycle.evictable_engine import EvictableEngine, Footprint
+from service.process.memory import resident_bytes, return_freed
 
 _MIB = 2**20
 

@@ -8,8 +8,8 @@ from functools import partial
 
 from loadtests.fleet.failover_scene import Row, World
 from loadtests.harness.valkey import TcpValkey
-from service.store.cluster_slots import key_slot
 from service.store.records import Subject
+from service.store.redis.cluster_slots import key_slot
 
 # A replica is as a rule a few milliseconds behind; what it lacks was acknowledged at most this long before.
 _BEHIND_S = 1.0

@@ -29,7 +29,7 @@ from loadtests.fleet.asgi_call import Asked, Told
 from loadtests.fleet.isolation_requests import Operation, Pick, Shop, Way, drawn, fair_ways, foul_ways, operations
 from loadtests.fleet.isolation_world import ROOT, Deployment, deployed
 from service.cli.outermost import run_command
-from service.store.embedded_valkey import EmbeddedValkey
+from service.store.redis.embedded_valkey import EmbeddedValkey
 
 NAME, COMMAND, REQUESTS = "fleet_isolation", "python -m loadtests.fleet.isolation --artifact DIR", 10_000
 # How often one space calls every operation before another one does.

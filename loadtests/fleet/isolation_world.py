@@ -20,8 +20,8 @@ from loadtests.fleet.isolation_requests import USERS, Shop
 from service.api.runtime import Runtime
 from service.app import create_app
 from service.artifact.artifact import Artifact
-from service.common.metrics import value_of
-from service.common.settings import Settings
+from service.metrics.service_metrics import value_of
+from service.settings.service_settings import Settings
 
 ROOT, FRONT = "root-token", "front-key"
 # Names that are in no catalogue, so that an answer with one of them has it from the service.

@@ -177,8 +177,8 @@ def main(
     from service.api.listeners import bind
     from service.app import create_app
     from service.common import logs
-    from service.common import settings_loader as configuration
     from service.engine.engine import Engine
+    from service.settings import loader as configuration
 
     settings = configuration.load(artifact=artifact, port=port, redis_url=redis, data_dir=data_dir, log_level=log_level)
     logs.configure(settings.log_level)

@@ -14,7 +14,7 @@ from loadtests.harness.places import LOOPBACK, Place
 from loadtests.harness.redis_programs import Program
 from loadtests.harness.served_process import free_port
 from loadtests.harness.valkey import TcpValkey
-from service.store.cluster_slots import SLOTS, key_slot, parse_slots
+from service.store.redis.cluster_slots import SLOTS, key_slot, parse_slots
 
 _READY_S = 60.0
 _KEYS = 100  # keys of a slot that are moved at a time

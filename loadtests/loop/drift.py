@@ -31,11 +31,11 @@ from model.training.run_folder import split_of
 from service.artifact.array_types import IntArray
 from service.artifact.features import EVENT_TYPES
 from service.cli.outermost import run_command
-from service.common.metrics import Metrics
 from service.engine.baseline_engine import BaselineEngine
 from service.engine.engine import Engine
 from service.engine.factory import open_engine
 from service.engine.run_groups import result_of
+from service.metrics.service_metrics import Metrics
 from service.watch.counting import SeenEvent, ShownList, place_of
 from service.watch.traffic_watch import WINDOWS, TrafficWatch
 

@@ -13,7 +13,7 @@ from model.online.log_folder import LogFolder
 from model.online.partitions import LogRange, attributed
 from model.reference.attribution import attribute_plainly
 from service.exposures.exposure import FORMAT, erased_entry, merged_entry, shard_of
-from service.store.log_streams import Entry, Shard, StreamName
+from service.store.streams.log_streams import Entry, Shard, StreamName
 
 WINDOW_MS = 30 * 60_000
 FIELDS = ("subject", "item_id", "type", "time_ms", "event_id", "received_ms", "value", "query")

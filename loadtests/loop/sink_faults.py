@@ -36,7 +36,7 @@ from loadtests.loop.random_logs import Row, random_log
 from model.online.log_folder import LogFolder
 from model.online.log_schema import entry_row
 from service.cli.outermost import run_command
-from service.store.log_streams import STREAMS, Shard
+from service.store.streams.log_streams import STREAMS, Shard
 
 SHARDS = 4
 PREFIX = "gpt4rec:"

@@ -29,7 +29,7 @@ from model.network.config import NetworkConfig
 from model.network.gpt4rec import GPT4Rec
 from model.reference.closed_nodes import closed_nodes
 from service.artifact.artifact import Artifact
-from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE, PATH
+from service.artifact.scorers.ranker_weights import DEFAULT_GROUP, DENSE, PATH
 from service.engine.decoding import SearchSizes
 from service.signals.ranker import Ranker as Signals
 from service.signals.user_history import UserHistory

@@ -48,7 +48,7 @@ from model.data.dataset import Dataset
 from model.evaluation.baselines import Baselines, ItemCFConfig, fit_item_cf
 from model.training.run_folder import Run
 from service.artifact.artifact import Artifact
-from service.artifact.popularity import Popularity
+from service.artifact.scorers.popularity import Popularity
 from service.cli.outermost import run_command
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine

@@ -40,8 +40,8 @@ from model.evaluation import list_qualities
 from model.evaluation.bootstrap import paired_bootstrap
 from service.artifact.array_types import Float64Array
 from service.cli.outermost import run_command
-from service.common.settings import DEFAULT_POLICIES
 from service.policies import policies
+from service.settings.service_settings import DEFAULT_POLICIES
 
 NAME = "quality_lists"
 COMMAND = "python -m loadtests.quality.lists --runs RUN,RUN,RUN --data DIR --work DIR"

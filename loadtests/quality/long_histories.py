@@ -42,7 +42,7 @@ from model.training.time_limit import TimeLimit
 from model.training.trainer import Trainer
 from service.artifact.array_types import IntArray
 from service.artifact.artifact import Artifact
-from service.artifact.popularity import Popularity
+from service.artifact.scorers.popularity import Popularity
 from service.cli.outermost import run_command
 from service.common.atomic_files import write_aside
 from service.engine.encoder_state import EncoderState

@@ -39,8 +39,8 @@ from loadtests.quality.strategies import (
 from model.evaluation.bootstrap import Interval, paired_bootstrap
 from service.artifact.array_types import Float64Array
 from service.cli.outermost import run_command
-from service.common.settings import DEFAULT_POLICIES
 from service.policies import policies
+from service.settings.service_settings import DEFAULT_POLICIES
 
 NAME = "quality_segments"
 COMMAND = "python -m loadtests.quality.segments --runs RUN,RUN,RUN --data DIR --work DIR"

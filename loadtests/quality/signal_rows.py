@@ -19,9 +19,9 @@ from model.evaluation.rankers import history_of
 from model.signals.data import SignalData
 from model.signals.registry import fit_signals
 from service.artifact.array_types import Float64Array, IntArray
-from service.artifact.popularity import Popularity
-from service.artifact.ranker_weights import DEFAULT_GROUP, RankerWeights
-from service.artifact.signal_files import COLD, ITEM_CF
+from service.artifact.scorers.popularity import Popularity
+from service.artifact.scorers.ranker_weights import DEFAULT_GROUP, RankerWeights
+from service.artifact.scorers.signal_files import COLD, ITEM_CF
 from service.signals.ranker import Ranker as Signals
 from service.signals.user_history import UserHistory
 

@@ -29,7 +29,7 @@ from model.texts.sentence_vectors import item_text, item_text_vectors, item_vect
 from model.tokenizers.item_vectors import co_occurrence, positive_pmi
 from model.training.prompted import Catalogue, Encode, Question, asked, fit_prompted
 from service.artifact.array_types import FloatArray, IntArray
-from service.artifact.popularity import Popularity
+from service.artifact.scorers.popularity import Popularity
 from service.cli.outermost import run_command
 
 MEASURE = "ndcg@10"

@@ -19,7 +19,7 @@ from loadtests.harness.valkey import TcpValkey
 from loadtests.reliability.runbook_stage import Stage, TrialError
 from service.artifact.artifact import Artifact
 from service.artifact.manifest import MANIFEST
-from service.common.settings import DEFAULT_POLICIES
+from service.settings.service_settings import DEFAULT_POLICIES
 
 
 @dataclass(frozen=True, slots=True)

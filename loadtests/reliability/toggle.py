@@ -32,7 +32,7 @@ from loadtests.harness.bench import Bench
 from loadtests.reliability.stress import ops_fallback
 from loadtests.reliability.toggle_replicas import AFTERWARDS, GIVE_UP_S, RATE, USERS, Replica, Setting
 from service.cli.outermost import run_command
-from service.store.embedded_valkey import EmbeddedValkey
+from service.store.redis.embedded_valkey import EmbeddedValkey
 
 LIMIT_S = 1.0
 TRIALS, LOST_SHARE = 100, 0.3

@@ -21,7 +21,7 @@ from loadtests.harness.bench import Bench
 from loadtests.harness.served_process import Served, serve
 from loadtests.load.open_loop_driver import drive_now
 from loadtests.reliability.stress import OPS, Crowd, crowd, ops_fallback
-from service.store.embedded_valkey import EmbeddedValkey
+from service.store.redis.embedded_valkey import EmbeddedValkey
 
 USERS = ("one", "other")
 RATE = 20.0

@@ -38,7 +38,7 @@ from loadtests.shop import catalogue_criteria as criteria
 from loadtests.shop.catalogue_replica import AFTERWARDS, Replica
 from service.artifact.artifact import Artifact
 from service.cli.outermost import run_command
-from service.store.embedded_valkey import EmbeddedValkey
+from service.store.redis.embedded_valkey import EmbeddedValkey
 
 _OPS = {"GPT4REC_OPS_TOKENS": "load:load"}
 # Lists a second, of each replica.

@@ -30,7 +30,7 @@ from loadtests.load.replay import RECOMMEND, send_beforehand
 from loadtests.shop import list_criteria as criteria
 from service.artifact.artifact import Artifact
 from service.cli.outermost import run_command
-from service.common.settings import DEFAULT_POLICIES
+from service.settings.service_settings import DEFAULT_POLICIES
 
 _COMMAND = "python -m loadtests.shop.rules_cost --artifact ARTIFACT --record"
 

@@ -23,7 +23,7 @@ from model.online.marginals import Law, all_marginals, log_weights
 from model.slate.impressions import Impressions
 from model.slate.learning import Items
 from service.artifact.array_types import Float64Array, IntArray
-from service.artifact.order_weights import OrderWeights
+from service.artifact.scorers.order_weights import OrderWeights
 from service.engine.decoding import Decoding
 from service.ordering.expected_reward import Slate, expected_rewards
 

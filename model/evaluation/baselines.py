@@ -23,10 +23,10 @@ from model.evaluation.metrics import NOT_RANKED, ndcg, target_ranks
 from model.signals.neighbour_rows import matrix_of
 from model.signals.shared_users import KINDS, ItemTotals, Kind, neighbour_table, shared_rows, touched_items
 from service.artifact.array_types import IntArray
-from service.artifact.item_cf import ItemCF
-from service.artifact.neighbour_table import DEFAULT_HORIZON
-from service.artifact.popularity import Popularity
-from service.artifact.repeat_purchase import Repeat
+from service.artifact.scorers.item_cf import ItemCF
+from service.artifact.scorers.neighbour_table import DEFAULT_HORIZON
+from service.artifact.scorers.popularity import Popularity
+from service.artifact.scorers.repeat_purchase import Repeat
 
 Progress = Callable[[int, int], None]  # (candidates tried, candidates in all)
 

@@ -22,9 +22,9 @@ from model.evaluation.question_facts import question_facts
 from model.evaluation.report import Comparison, Evaluation, SystemResult
 from service.artifact.array_types import Float64Array, IntArray
 from service.artifact.features import EventArrays, Vocabulary
-from service.artifact.item_cf import ItemCF
-from service.artifact.popularity import Popularity
-from service.artifact.repeat_purchase import Repeat
+from service.artifact.scorers.item_cf import ItemCF
+from service.artifact.scorers.popularity import Popularity
+from service.artifact.scorers.repeat_purchase import Repeat
 
 Part = Literal["test", "valid"]
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from service.artifact.array_types import IntArray
-from service.artifact.catalogue import Catalogue
-from service.common.settings import DEFAULT_POLICIES
+from service.artifact.items.catalogue import Catalogue
 from service.engine.decoding import Decoding
 from service.policies import policies
 from service.policies.segments import FACT_WINDOW, facts
+from service.settings.service_settings import DEFAULT_POLICIES
 
 
 class Segments:

@@ -34,8 +34,8 @@ from model.evaluation.signal_rankers import signal_rankers
 from model.training.config import TrainConfig
 from model.training.run_folder import Run, split_of
 from service.artifact.array_types import IntArray
-from service.artifact.item_cf import ItemCF
-from service.artifact.popularity import Popularity
+from service.artifact.scorers.item_cf import ItemCF
+from service.artifact.scorers.popularity import Popularity
 from service.engine.decoding import Decoding, Strategy
 from service.engine.factory import open_engine
 

@@ -11,7 +11,7 @@ from model.evaluation.evaluate import DEPTH, Histories, Ranker
 from model.evaluation.rankers import history_of
 from service.artifact.array_types import IntArray
 from service.artifact.artifact import Artifact
-from service.artifact.signal_files import COLD, ITEM_CF, POPULARITY
+from service.artifact.scorers.signal_files import COLD, ITEM_CF, POPULARITY
 from service.engine.baseline_engine import FUSED
 from service.engine.fallback import Constraints, Fallback
 from service.signals.ranker import Ranker as Signals

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from model.errors import LearningError
 from service.artifact.array_types import FloatArray, IntArray
-from service.artifact.ranker_weights import DENSE, PATH
+from service.artifact.scorers.ranker_weights import DENSE, PATH
 
 # Rows of a block; bounds what a pass over the candidates holds besides them.
 BLOCK_ROWS = 1 << 18

@@ -24,8 +24,8 @@ from model.ranking.candidates import CandidateTable, blocks_of
 from model.ranking.held_out import ranks_of
 from model.ranking.learning import LEAST_ANSWERED, Learned, Progress, learn
 from service.artifact.array_types import Float64Array, IntArray
-from service.artifact.ranker_weights import DEFAULT_GROUP, Weights
-from service.artifact.signal_files import COLD
+from service.artifact.scorers.ranker_weights import DEFAULT_GROUP, Weights
+from service.artifact.scorers.signal_files import COLD
 
 # Bonuses that are tried, in log-probabilities: first against 0, or, where 0 costs too much, against the one that keeps
 # all cold items out.

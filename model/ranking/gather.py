@@ -20,7 +20,7 @@ from model.ranking.candidates import CandidateCollector, CandidateTable
 from model.ranking.proposals import Proposal, Proposer
 from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.features import GAP_UNKNOWN
-from service.artifact.ranker_weights import DENSE, PATH
+from service.artifact.scorers.ranker_weights import DENSE, PATH
 from service.engine import jobs
 from service.engine.candidates import Candidates
 from service.engine.decoding import Decoding, joined_width, search_sizes

@@ -17,7 +17,7 @@ from model.ranking.candidates import Block, CandidateTable, blocks_of
 from model.ranking.held_out import FOLDS, Folds, HeldOut
 from model.ranking.likelihood import Fitted, Prior, fit, log_likelihoods
 from service.artifact.array_types import Float64Array, IntArray
-from service.artifact.ranker_weights import DENSE, PATH, Weights
+from service.artifact.scorers.ranker_weights import DENSE, PATH, Weights
 
 # Precisions of the prior that are tried: from a prior that hardly counts to one that only many questions move.
 PRECISIONS = (0.1, 1.0, 10.0, 100.0, 1000.0)

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 
 from service.artifact.array_types import FloatArray, IntArray
-from service.artifact.signal_files import COLD
+from service.artifact.scorers.signal_files import COLD
 from service.signals.interface import ItemSignal, UserSignal
 from service.signals.item_values import NO_VALUES, ItemValues
 from service.signals.ranker import Ranker

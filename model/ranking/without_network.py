@@ -11,8 +11,8 @@ from model.ranking.candidates import CandidateCollector, CandidateTable
 from model.ranking.cold_bonus import learn_with_bonus
 from model.ranking.learning import Learned, Progress
 from model.ranking.proposals import Proposer
-from service.artifact.ranker_weights import Weights
-from service.artifact.signal_files import ITEM_CF
+from service.artifact.scorers.ranker_weights import Weights
+from service.artifact.scorers.signal_files import ITEM_CF
 from service.signals.ranker import Ranker
 
 # Validation questions asked; a few thousand pin the weights down (`curve` in the manifest).

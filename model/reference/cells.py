@@ -9,7 +9,7 @@ from collections.abc import Container, Mapping, Sequence
 import torch
 
 from service.artifact.array_types import FloatArray
-from service.artifact.cells import Cells, exact_width
+from service.artifact.graphs.cells import Cells, exact_width
 from service.artifact.trie import Trie
 
 

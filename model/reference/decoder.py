@@ -14,8 +14,8 @@ import torch
 from model.network.gpt4rec import GPT4Rec
 from model.reference.cells import ReferenceCells
 from service.artifact.array_types import IntArray
-from service.artifact.noise import gumbel
-from service.artifact.run_sizes import RunSizes
+from service.artifact.graphs.noise import gumbel
+from service.artifact.graphs.run_sizes import RunSizes
 from service.engine.decoding import (
     Decoding,
     SearchSizes,
@@ -94,7 +94,7 @@ class ReferenceDecoder:
 
         Args:
             model: The network.
-            hashes: [items] of their ids (`service.artifact.noise.id_hashes`), from which the noise follows.
+            hashes: [items] of their ids (`service.artifact.graphs.noise.id_hashes`), from which the noise follows.
             dense: Whether every item may join the beam's, or only items with signals.
             measured: Which runs are narrower than planned; None: no run.
             cells: The cells of which the best may join as well; None: no cells.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from model.signals.data import SignalData
-from service.artifact.item_column import ItemColumn
+from service.artifact.scorers.item_column import ItemColumn
 
 
 def fit(data: SignalData) -> ItemColumn | None:

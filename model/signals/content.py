@@ -10,7 +10,7 @@ from scipy import sparse
 from model.signals.data import SignalData
 from model.signals.features import unit_features
 from model.signals.neighbour_rows import Rows, blocks
-from service.artifact.neighbour_table import NeighbourTable
+from service.artifact.scorers.neighbour_table import NeighbourTable
 
 NEIGHBOURS = 200
 DECAY = 0.8

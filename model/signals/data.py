@@ -12,9 +12,9 @@ from model.signals import cold_items
 from model.signals.cold_items import ColdItems
 from model.signals.transition_table import transition_table
 from service.artifact.array_types import FloatArray
-from service.artifact.item_cf import ItemCF
-from service.artifact.neighbour_table import NeighbourTable
-from service.artifact.popularity import Popularity
+from service.artifact.scorers.item_cf import ItemCF
+from service.artifact.scorers.neighbour_table import NeighbourTable
+from service.artifact.scorers.popularity import Popularity
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from scipy import sparse
 
 from model.signals.cold_items import ColdItems
 from model.signals.neighbour_rows import Rows, blocks, largest, matrix_of
-from service.artifact.item_column import ItemColumn
-from service.artifact.neighbour_table import NeighbourTable
-from service.artifact.own_items import OwnItems
-from service.artifact.popularity import Popularity
-from service.artifact.signal_files import SignalPart
+from service.artifact.scorers.item_column import ItemColumn
+from service.artifact.scorers.neighbour_table import NeighbourTable
+from service.artifact.scorers.own_items import OwnItems
+from service.artifact.scorers.popularity import Popularity
+from service.artifact.scorers.signal_files import SignalPart
 
 # Cold neighbours kept for each item, beside all those that the table has.
 COLD_NEIGHBOURS = 64

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from service.artifact.array_types import Array, FloatArray
-from service.artifact.neighbour_table import NeighbourTable
+from service.artifact.scorers.neighbour_table import NeighbourTable
 
 # Values of a product that are held at once; bounds the memory to a few hundred megabytes.
 _VALUES_AT_ONCE = 1 << 24

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from model.signals import cold, content, repeat, repurchase, texts, transitions, trend, vectors, walk
 from model.signals.data import SignalData
 from model.signals.imputation import imputed
-from service.artifact.signal_files import COLD, ITEM_CF, POPULARITY, SignalPart
+from service.artifact.scorers.signal_files import COLD, ITEM_CF, POPULARITY, SignalPart
 
 TEXTS, VECTORS = "texts", "vectors"
 

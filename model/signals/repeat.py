@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from model.signals.data import SignalData
-from service.artifact.own_items import OwnItems
+from service.artifact.scorers.own_items import OwnItems
 
 DECAY = 0.995
 

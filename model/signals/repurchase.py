@@ -10,7 +10,7 @@ import numpy as np
 
 from model.signals.data import SignalData
 from model.signals.repeat import DECAY
-from service.artifact.own_items import OwnItems
+from service.artifact.scorers.own_items import OwnItems
 
 # Events at the mean rate that every item begins with.
 SMOOTHING = 20.0

@@ -9,7 +9,7 @@ from model.signals.data import SignalData
 from model.signals.features import unit_rows
 from model.signals.neighbour_rows import Rows, blocks
 from service.artifact.array_types import FloatArray
-from service.artifact.neighbour_table import NeighbourTable
+from service.artifact.scorers.neighbour_table import NeighbourTable
 
 NEIGHBOURS = 200
 DECAY = 0.8

@@ -16,7 +16,7 @@ from model.data.dataset import Sequences
 from model.signals.neighbour_rows import Rows, blocks
 from service.artifact.array_types import IntArray
 from service.artifact.features import EVENT_TYPES
-from service.artifact.neighbour_table import NeighbourTable
+from service.artifact.scorers.neighbour_table import NeighbourTable
 
 NEIGHBOURS = 100
 # More items than people put into a basket: an import, or a log whose times are days.

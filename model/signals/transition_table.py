@@ -17,7 +17,7 @@ from model.data.dataset import Sequences
 from model.data.long_histories import ITEM_CF_EVENTS, newest
 from model.signals.neighbour_rows import Rows, blocks
 from service.artifact.array_types import IntArray
-from service.artifact.neighbour_table import NeighbourTable
+from service.artifact.scorers.neighbour_table import NeighbourTable
 
 REACH = 10
 NEIGHBOURS = 200

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from model.signals.data import SignalData
-from service.artifact.item_column import ItemColumn
+from service.artifact.scorers.item_column import ItemColumn
 
 NEWEST = 0.1
 SMOOTHING = 5.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from model.signals.data import SignalData
 from model.signals.texts import nearest
-from service.artifact.neighbour_table import NeighbourTable
+from service.artifact.scorers.neighbour_table import NeighbourTable
 
 
 def fit(data: SignalData) -> NeighbourTable | None:

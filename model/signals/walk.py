@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from model.signals.data import SignalData
 from model.signals.neighbour_rows import Rows, blocks, matrix_of
-from service.artifact.neighbour_table import NeighbourTable
+from service.artifact.scorers.neighbour_table import NeighbourTable
 
 NEIGHBOURS = 200
 DECAY = 0.8

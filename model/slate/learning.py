@@ -19,8 +19,8 @@ from model.slate.click_model import COLUMNS, ClickModel, Observed, fit
 from model.slate.impressions import Impressions, alike_above, follows_above
 from model.slate.position_bias import LEAST_CLICKS, PositionBias, position_bias
 from service.artifact.array_types import Float64Array, FloatArray, IntArray
-from service.artifact.catalogue import Catalogue
-from service.artifact.order_weights import GROUPS_MAX, NO_GROUP, OrderWeights
+from service.artifact.items.catalogue import Catalogue
+from service.artifact.scorers.order_weights import GROUPS_MAX, NO_GROUP, OrderWeights
 from service.ordering.expected_reward import nearness
 
 OrderReward = Literal["clicks", "dwell", "both"]

@@ -18,7 +18,7 @@ import numpy as np
 
 from model.slate.learning import Items, OrderError
 from service.artifact.array_types import Float64Array
-from service.artifact.catalogue import Catalogue
+from service.artifact.items.catalogue import Catalogue
 
 # Groups whose order is asked about, the largest first, and texts of each.
 GROUPS, TEXTS = 32, 2

@@ -29,7 +29,7 @@ from model.slate.click_model import one_thread
 from model.slate.impressions import Impressions
 from model.slate.learning import Items, Learned, OrderReward, learn
 from service.artifact.array_types import BoolArray, Float64Array, IntArray
-from service.artifact.order_weights import NO_GROUP
+from service.artifact.scorers.order_weights import NO_GROUP
 from service.engine.decode.draws import nucleus
 from service.ordering.expected_reward import nearness
 

@@ -29,7 +29,7 @@ from model.training.known_queries import frequent_queries, query_vectors
 from model.training.methods.adapters import start_from_backbone
 from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.features import EVENT_TYPES, ContextVocabulary, Vocabulary
-from service.artifact.item_attributes import AttributeVocabulary
+from service.artifact.items.item_attributes import AttributeVocabulary
 from service.artifact.query_text import KnownQueries
 
 

@@ -10,7 +10,7 @@ from model.data.dataset import Dataset, Sequences
 from model.data.errors import DataError
 from model.training.conditions import price_bands
 from service.artifact.array_types import IntArray
-from service.artifact.item_attributes import AttributeVocabulary, attribute_names
+from service.artifact.items.item_attributes import AttributeVocabulary, attribute_names
 
 # Attributes that are learned: those of the most items.
 ATTRIBUTES_MAX = 8192

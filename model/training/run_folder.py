@@ -41,7 +41,7 @@ from model.training.config import TrainConfig
 from model.training.repeats import Repeats
 from model.training.sharded_files import Shards, index_of
 from service.artifact.features import ContextVocabulary, Vocabulary
-from service.artifact.item_attributes import AttributeVocabulary
+from service.artifact.items.item_attributes import AttributeVocabulary
 from service.artifact.query_text import KnownQueries
 from service.common.atomic_files import replacing, write_aside
 

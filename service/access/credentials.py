@@ -11,9 +11,9 @@ from pydantic import SecretStr
 
 from service.access.keys import Access, Keys
 from service.access.secret_files import SecretFile
-from service.common.environment import PREFIX, secret_text
 from service.common.errors import SettingsError
-from service.common.settings import Settings, secret_file
+from service.settings.environment import PREFIX, secret_text
+from service.settings.service_settings import Settings, secret_file
 
 Files = list[SecretFile]
 # Returns the place that has one of these secrets already, None if there is none.

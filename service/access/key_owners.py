@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from service.access.keys import Access, Keys, digest
-from service.common.space import DEFAULT
+from service.settings.space import DEFAULT
 
 
 @dataclass(frozen=True, slots=True)

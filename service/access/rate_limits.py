@@ -21,9 +21,9 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from service.access.keys import Caller
 from service.common.deadline import Clock
 from service.common.errors import SettingsError, StoreUnavailable
-from service.common.metrics import Metrics
 from service.common.request_errors import TooManyRequests
-from service.common.settings import Settings
+from service.metrics.service_metrics import Metrics
+from service.settings.service_settings import Settings
 from service.store.lua_script import Script
 from service.store.store import Store
 

@@ -21,10 +21,10 @@ from pydantic import SecretStr
 
 from service.common import logs
 from service.common.deadline import Clock
-from service.common.disk_lane import DiskLane, HungFileError
 from service.common.errors import SettingsError
-from service.common.metrics import Metrics
 from service.common.watched_file import WatchedFile
+from service.metrics.service_metrics import Metrics
+from service.process.disk_lane import DiskLane, HungFileError
 
 log = logs.get(__name__)
 

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from service.artifact.array_types import Array
-from service.common.metrics import Metrics
 from service.engine.draw import Draw
 from service.engine.fallback import RecommendationList
+from service.metrics.service_metrics import Metrics
 from service.store.records import Subject
 
 # Memory of a list beside its arrays, with its key and the entries of both tables: 1,650 bytes by tracemalloc.

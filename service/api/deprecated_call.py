@@ -7,8 +7,8 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Scope
 
-from service.common.metrics import Metrics
 from service.common.request_context import RequestContext
+from service.metrics.service_metrics import Metrics
 from service.schemas.deprecations import USES, Deprecations, Uses
 
 

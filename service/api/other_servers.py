@@ -21,9 +21,9 @@ from fastapi import FastAPI
 
 from service.api.listeners import BACKLOG
 from service.common.errors import SettingsError, StartupError
-from service.common.process_end import end_within
-from service.common.settings import Settings
-from service.common.settled_heap import settle_heap
+from service.process.process_end import end_within
+from service.process.settled_heap import settle_heap
+from service.settings.service_settings import Settings
 
 _LOOK_S = 0.01
 

@@ -23,10 +23,10 @@ from service.api.senders import Senders, path_prefix
 from service.common import logs
 from service.common.deadline import Clock, waited
 from service.common.errors import Draining, ServiceError
-from service.common.metrics import Metrics
 from service.common.request_context import RequestContext, request_id
 from service.common.request_errors import Crowded
 from service.guard.in_flight import InFlight
+from service.metrics.service_metrics import Metrics
 from service.schemas.deprecations import Deprecations
 from service.tracing import tracing
 

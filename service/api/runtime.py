@@ -12,13 +12,7 @@ from service.access.keys import Access
 from service.access.rate_limits import Rates
 from service.answers.kept_lists import KeptLists
 from service.catalogue.items import Items
-from service.common import output
 from service.common.deadline import Clock
-from service.common.metric_text import TextFormat
-from service.common.metrics import BREAKER_STATES, MODES, Metrics
-from service.common.process_state import ProcessState
-from service.common.settings import Settings
-from service.common.space import DEFAULT, Space
 from service.coordination.audit import Audit
 from service.coordination.forced_mode import ForcedMode
 from service.experiments.arms import Arms
@@ -36,16 +30,22 @@ from service.history.write_behind import WriteBehind
 from service.lifecycle.model_switch import ModelSwitch
 from service.lifecycle.served_model import ServedModel
 from service.lifecycle.serving import Serving
+from service.metrics.service_metrics import BREAKER_STATES, MODES, Metrics
+from service.metrics.text_formats import TextFormat
 from service.ops import space_metrics
 from service.ops.console import Console, versions
 from service.ops.worker_peers import Peers
 from service.playground.explorer import Explorer
 from service.policies.policies import PolicyBook
 from service.policies.policy_keeper import PolicyKeeper
+from service.process import output
+from service.process.process_state import ProcessState
 from service.recommend.baskets import Baskets
 from service.recommend.policy_preview import PolicyPreview
 from service.recommend.recommender import Recommender
 from service.recommend.shadows import Shadows
+from service.settings.service_settings import Settings
+from service.settings.space import DEFAULT, Space
 from service.store.health import RedisCheck
 from service.store.store import Store
 from service.watch.traffic_watch import TrafficWatch

@@ -15,11 +15,11 @@ from service.api.connection import REFUSED
 from service.api.request import secret_of
 from service.api.runtime import Runtime
 from service.common.errors import ServiceError
-from service.common.metrics import Metrics
 from service.common.request_context import RequestContext
 from service.common.request_errors import BadRequest
-from service.common.space import DEFAULT
 from service.guard.in_flight import InFlight
+from service.metrics.service_metrics import Metrics
+from service.settings.space import DEFAULT
 from service.spaces.choice import chosen
 
 BELOW = "/spaces/"

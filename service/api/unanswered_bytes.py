@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from service.common.deadline import Clock
 from service.common.errors import ServiceError, TooManyBodies
-from service.common.metrics import Metrics
 from service.common.request_errors import TooSlow
+from service.metrics.service_metrics import Metrics
 
 # What a segment costs beside its bytes, so that a body in segments of one byte is not free.
 _SEGMENT = 64

@@ -38,12 +38,14 @@ import numpy.typing as npt
 
 from service.artifact.array_types import IntArray
 from service.artifact.arrays import map_arrays
-from service.artifact.catalogue import Catalogue
-from service.artifact.cells import CELLS_FILE, Cells
-from service.artifact.encoder_version import EncoderVersion
 from service.artifact.features import ContextVocabulary, Vocabulary
-from service.artifact.item_attributes import AttributeVocabulary, attribute_names
-from service.artifact.item_cf import ItemCF
+from service.artifact.graphs.cells import CELLS_FILE, Cells
+from service.artifact.graphs.encoder_version import EncoderVersion
+from service.artifact.graphs.run_sizes import ENTRY as RUN_SIZES
+from service.artifact.graphs.run_sizes import RunSizes
+from service.artifact.graphs.state_layout import StateLayout, layout_of
+from service.artifact.items.catalogue import Catalogue
+from service.artifact.items.item_attributes import AttributeVocabulary, attribute_names
 from service.artifact.manifest import (
     EXPLAINER,
     MANIFEST,
@@ -55,16 +57,14 @@ from service.artifact.manifest import (
     resolve,
     verify_checksums,
 )
-from service.artifact.neighbour_table import NeighbourTable
-from service.artifact.order_weights import ORDER_FILE, OrderWeights
-from service.artifact.popularity import Popularity
 from service.artifact.query_text import KNOWN_QUERIES, KnownQueries
-from service.artifact.ranker_weights import RankerWeights
-from service.artifact.run_sizes import ENTRY as RUN_SIZES
-from service.artifact.run_sizes import RunSizes
-from service.artifact.signal_files import ITEM_CF, POPULARITY, SignalPart, load_signal, signal_file
+from service.artifact.scorers.item_cf import ItemCF
+from service.artifact.scorers.neighbour_table import NeighbourTable
+from service.artifact.scorers.order_weights import ORDER_FILE, OrderWeights
+from service.artifact.scorers.popularity import Popularity
+from service.artifact.scorers.ranker_weights import RankerWeights
+from service.artifact.scorers.signal_files import ITEM_CF, POPULARITY, SignalPart, load_signal, signal_file
 from service.artifact.signature import TrustedKeys
-from service.artifact.state_layout import StateLayout, layout_of
 from service.artifact.trie import Trie
 
 # Entries of the manifest's "network" that the engine is built from.

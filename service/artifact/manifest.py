@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from service.artifact.cells import CELLS_FILE
-from service.artifact.encoder_version import EncoderVersion
-from service.artifact.order_weights import ORDER_FILE
-from service.artifact.ranker_weights import RankerWeights
-from service.artifact.run_sizes import ENTRY as RUN_SIZES
-from service.artifact.run_sizes import RunSizes
-from service.artifact.signal_files import ITEM_CF, POPULARITY, signal_file
-from service.artifact.state_layout import StateLayout
+from service.artifact.graphs.cells import CELLS_FILE
+from service.artifact.graphs.encoder_version import EncoderVersion
+from service.artifact.graphs.run_sizes import ENTRY as RUN_SIZES
+from service.artifact.graphs.run_sizes import RunSizes
+from service.artifact.graphs.state_layout import StateLayout
+from service.artifact.scorers.order_weights import ORDER_FILE
+from service.artifact.scorers.ranker_weights import RankerWeights
+from service.artifact.scorers.signal_files import ITEM_CF, POPULARITY, signal_file
 
 FORMAT = "gpt4rec-artifact"
 FORMAT_VERSION = 5

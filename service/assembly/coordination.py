@@ -7,9 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from service.common.disk_lane import DiskLane, HungFileError
 from service.common.errors import StartupError, StoreUnavailable
-from service.common.space import Space
 from service.common.watched_file import WatchedFile
 from service.coordination.audit import Audit
 from service.coordination.clock import SharedClock
@@ -20,6 +18,8 @@ from service.experiments import document
 from service.lifecycle import model_choice
 from service.policies import policies, policy_keeper
 from service.policies.policies import Policies
+from service.process.disk_lane import DiskLane, HungFileError
+from service.settings.space import Space
 from service.store.store import Store
 
 

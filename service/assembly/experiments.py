@@ -7,9 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 
 from service.assembly.opening import Opening
-from service.common.background import spawn
-from service.common.low_priority import low_priority_thread
-from service.common.settings import Settings
 from service.coordination.forced_mode import ForcedMode
 from service.experiments.arms import Arms, may_answer
 from service.experiments.canary_watch import CanaryWatch
@@ -23,9 +20,12 @@ from service.guard.guards import Guards
 from service.history.state_keeper import StateKeeper
 from service.lifecycle.serving import Serving
 from service.policies.policies import PolicyBook
+from service.process.background import spawn
+from service.process.low_priority import low_priority_thread
 from service.recommend.policy_preview import PolicyPreview
 from service.recommend.recent_requests import RecentRequests
 from service.recommend.shadows import Shadows
+from service.settings.service_settings import Settings
 from service.store.store import Store
 
 # With a later event loop than this the process has no time to spare.

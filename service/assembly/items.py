@@ -8,8 +8,8 @@ from service.catalogue.items import Items
 from service.catalogue.live_items import LiveItems
 from service.catalogue.search import ItemSearch
 from service.catalogue.shop_items import ShopItems
-from service.common.background import spawn
 from service.lifecycle.serving import Serving
+from service.process.background import spawn
 from service.store.store import Store
 
 

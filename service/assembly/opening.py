@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from service.common.metrics import Metrics
-from service.common.space import Space
+from service.metrics.service_metrics import Metrics
+from service.settings.space import Space
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,25 +14,25 @@ from service.api.runtime import Runtime, SpaceRuntime
 from service.api.space_of_request import space_path
 from service.assembly.space import open_space
 from service.batching.run_scheduler import NO_TURNS, GraphTurns
-from service.common.background import spawn
-from service.common.environment import PREFIX
 from service.common.errors import SettingsError, StartupError
-from service.common.metrics import Metrics
-from service.common.process_state import ProcessState
-from service.common.settings import Settings
-from service.common.space import DEFAULT, Space
 from service.engine.interface import EngineLike
 from service.guard.in_flight import InFlight
 from service.guard.loop_turns import LoopTurns
 from service.guard.loop_watch import LoopWatch
 from service.lifecycle.resident_models import ResidentModels
+from service.metrics.service_metrics import Metrics
 from service.ops import space_metrics
 from service.ops.console import Console
 from service.ops.recent_traffic import RecentTraffic
 from service.ops.worker_peers import Peers
+from service.process.background import spawn
+from service.process.process_state import ProcessState
+from service.settings.environment import PREFIX
+from service.settings.service_settings import Settings
+from service.settings.space import DEFAULT, Space
 from service.spaces import spaces_file
 from service.spaces.spaces_file import SpaceEntry
-from service.store.embedded_valkey import EmbeddedValkey
+from service.store.redis.embedded_valkey import EmbeddedValkey
 from service.store.store import Store
 from service.tracing import tracing
 

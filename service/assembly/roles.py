@@ -8,8 +8,6 @@ import socket
 from collections.abc import Callable
 
 from service.assembly.opening import Opening
-from service.common.background import spawn
-from service.common.encode_metrics import EncodeMetrics
 from service.history.encode_backlog import watch_backlog
 from service.history.handover import Handover
 from service.history.state_keeper import StateKeeper
@@ -17,9 +15,11 @@ from service.history.state_writer import StateWriter
 from service.history.stream_encoder import StreamEncoder
 from service.history.write_queue import WriteQueue
 from service.lifecycle.served_model import ServedModel
-from service.store import encode_scripts
+from service.metrics.encode_metrics import EncodeMetrics
+from service.process.background import spawn
 from service.store.records import Subject
 from service.store.store import Store
+from service.store.streams import encode_scripts
 from service.tracing import tracing
 
 

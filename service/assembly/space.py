@@ -15,9 +15,6 @@ from service.assembly.lifecycle import open_lifecycle
 from service.assembly.opening import Opening
 from service.assembly.roles import open_handover, open_stream_encoder
 from service.batching.run_scheduler import NO_TURNS, StageTurns
-from service.common.background import spawn
-from service.common.metrics import Metrics
-from service.common.space import Space
 from service.common.watched_file import WatchedFile
 from service.engine.interface import EngineLike
 from service.experiments.arms import Arms
@@ -37,16 +34,19 @@ from service.history.write_queue import WriteQueue
 from service.lifecycle.loader import Loader
 from service.lifecycle.resident_models import ResidentModels
 from service.lifecycle.serving import Serving
+from service.metrics.service_metrics import Metrics
 from service.ops.state_changes import StateChanges
 from service.playground.explorer import Explorer
 from service.policies.policies import PolicyBook
 from service.policies.policy_keeper import PolicyKeeper
+from service.process.background import spawn
 from service.recommend.baskets import Baskets
 from service.recommend.pages import Pages
 from service.recommend.reasons import Reasons
 from service.recommend.recent_requests import RecentRequests
 from service.recommend.recommender import Recommender
 from service.recommend.shadows import Shadows
+from service.settings.space import Space
 from service.store.health import RedisCheck
 from service.store.records import Subject
 from service.store.store import Store

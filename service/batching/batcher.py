@@ -26,7 +26,7 @@ from service.common import logs
 from service.common.alarms import Alarms
 from service.common.deadline import Clock, Deadline
 from service.common.errors import DeadlineExceeded, ModelAttemptFailed, ModelError, Overloaded
-from service.common.metrics import Metrics
+from service.metrics.service_metrics import Metrics
 from service.tracing import tracing
 
 log = logs.get(__name__)

@@ -13,8 +13,8 @@ import numpy as np
 
 from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.artifact import Artifact
-from service.artifact.catalogue_changes import following
-from service.artifact.catalogue_item import CatalogueItem
+from service.artifact.items.catalogue_changes import following
+from service.artifact.items.catalogue_item import CatalogueItem
 from service.catalogue.merging import merged
 from service.catalogue.new_item_paths import FreePaths, with_paths
 from service.catalogue.placing import By, Likeness, Place

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from service.artifact.catalogue_item import STEPS_MAX, categories_of
+from service.artifact.items.catalogue_item import STEPS_MAX, categories_of
 from service.common.times import time_ms
 
 TEXT_MAX = 4096

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.artifact.catalogue_item import CatalogueItem
+from service.artifact.items.catalogue_item import CatalogueItem
 from service.common.times import iso_of
 from service.engine.interface import CatalogueView
 

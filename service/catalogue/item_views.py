@@ -11,8 +11,8 @@ import numpy as np
 import orjson
 
 from service.artifact.array_types import BoolArray
-from service.artifact.catalogue_item import CatalogueItem, steps_of
 from service.artifact.features import Vocabulary
+from service.artifact.items.catalogue_item import CatalogueItem, steps_of
 from service.catalogue.item_fields import FIELDS
 from service.catalogue.live_items import LiveItems
 from service.catalogue.search import ItemSearch, Searched

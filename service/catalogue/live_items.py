@@ -16,8 +16,8 @@ from typing import Protocol
 from service.catalogue.item_copy import ItemCopy
 from service.common import logs
 from service.common.errors import StoreUnavailable
-from service.common.metrics import Metrics
 from service.common.poll_and_listen import poll_and_listen
+from service.metrics.service_metrics import Metrics
 from service.store.items import PAGE, ItemChanges, StoredItem
 
 log = logs.get(__name__)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from service.artifact.catalogue import Catalogue
-from service.artifact.catalogue_item import CatalogueItem
+from service.artifact.items.catalogue import Catalogue
+from service.artifact.items.catalogue_item import CatalogueItem
 from service.catalogue.updates_file import NewItem, Updates, described
 from service.common import logs
 from service.store.items import StoredItem

@@ -22,7 +22,7 @@ import numpy as np
 
 from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.artifact import Artifact
-from service.artifact.catalogue_item import PATH
+from service.artifact.items.catalogue_item import PATH
 from service.catalogue.updates_file import NewItem
 from service.catalogue.word_index import WordIndex
 from service.engine.decode.delta_table import like_vector

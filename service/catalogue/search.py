@@ -15,14 +15,14 @@ from typing import Protocol
 import numpy as np
 
 from service.artifact.array_types import IntArray
-from service.artifact.popularity import Popularity
+from service.artifact.scorers.popularity import Popularity
 from service.catalogue.live_items import LiveItems
 from service.catalogue.near_words import NearWords
 from service.catalogue.word_index import WORDS_MAX, WordIndex
 from service.common.errors import Overloaded
-from service.common.low_priority import low_priority_thread
 from service.common.words import words_of
 from service.engine.interface import CatalogueView
+from service.process.low_priority import low_priority_thread
 
 QUERY_WORDS_MAX = 8
 _WAITING_MAX = 32

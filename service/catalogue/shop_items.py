@@ -11,8 +11,8 @@ from typing import Any, Literal
 import orjson
 
 from service.catalogue.item_fields import fields_of
-from service.common.metrics import Metrics
 from service.common.request_errors import Conflict, InvalidRequest, NotFound, RequestError
+from service.metrics.service_metrics import Metrics
 from service.store.items import WRITTEN_AT_ONCE, ItemStore, ItemWrite, StoredItem, Written
 
 Op = Literal["put", "patch", "disable", "enable", "delete"]

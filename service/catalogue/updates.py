@@ -24,10 +24,10 @@ from service.catalogue.live_items import LiveItems
 from service.catalogue.merging import differing
 from service.catalogue.updates_file import NOTHING, Updates, UpdatesFile, parse
 from service.common import logs
-from service.common.disk_lane import HungFileError
-from service.common.metrics import Metrics
 from service.engine.decode.delta_table import MOST_WAITING
 from service.engine.live_catalogue import LiveCatalogue
+from service.metrics.service_metrics import Metrics
+from service.process.disk_lane import HungFileError
 
 log = logs.get(__name__)
 

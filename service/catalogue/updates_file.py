@@ -20,8 +20,8 @@ from typing import Any
 
 import orjson
 
-from service.artifact.catalogue import Catalogue
-from service.artifact.catalogue_item import CatalogueItem, path_of
+from service.artifact.items.catalogue import Catalogue
+from service.artifact.items.catalogue_item import CatalogueItem, path_of
 from service.catalogue.item_fields import FIELDS, TEXT_MAX, fields_of
 from service.common.watched_file import WatchedFile
 

@@ -41,7 +41,7 @@ def kafka(
     (docs/reference.md); those of the service hold here too.
     """
     from service.common import logs
-    from service.common.settings_loader import load, load_kafka
+    from service.settings.loader import load, load_kafka
 
     logs.configure()  # until its level is known
     settings = load(artifact=artifact, redis_url=redis, log_level=log_level)
@@ -53,9 +53,9 @@ def kafka(
         kafka_metrics_port=metrics_port,
     )
     # Imported here: they take a second to load, and a misspelt setting should fail at once.
-    from service.common import output
     from service.common.atomic_files import require_writable
     from service.intake.process import ingest as run
+    from service.process import output
 
     output.take_over(logs.dropped_notice)
     logs.configure(settings.log_level)

@@ -14,8 +14,8 @@ from rich.console import Console
 from service.cli.messages import complain
 
 if TYPE_CHECKING:
-    from service.common.settings import Settings
-    from service.common.space import Space
+    from service.settings.service_settings import Settings
+    from service.settings.space import Space
     from service.store.store_settings import StoreSettings
 
 # Shortest time between two lines about how far it is.
@@ -44,7 +44,7 @@ def encode_command(
     """
     from service.common import logs
     from service.common.errors import ServiceError
-    from service.common.settings_loader import load
+    from service.settings.loader import load
 
     logs.configure()
     settings = load(redis_url=redis)
@@ -70,7 +70,7 @@ def _spaces(settings: Settings, names: Sequence[str] | None) -> list[Space]:
         SettingsError: The file of the spaces is wrong, or there is no space of a name.
     """
     from service.common.errors import SettingsError
-    from service.common.space import Space
+    from service.settings.space import Space
     from service.spaces import spaces_file
 
     every = {one.name: one for one in (Space.default(settings), *(e.space for e in spaces_file.read(settings)))}
@@ -81,9 +81,9 @@ def _spaces(settings: Settings, names: Sequence[str] | None) -> list[Space]:
 
 async def _encode(spaces: Sequence[Space], users: Path, kept: Path, *, wait: bool) -> list[int]:
     """Hands the users over in each space, and waits for all of them; returns their number in each."""
-    from service.common.space import DEFAULT
     from service.history.encode_all import hand_over_all, wait_until_encoded
     from service.history.pseudonyms import Pseudonyms
+    from service.settings.space import DEFAULT
     from service.store.store import Store
 
     stores = [Store(_store_settings(one)) for one in spaces]

@@ -30,7 +30,7 @@ def serve(
     Every other setting is an environment variable GPT4REC_…: see docs/reference.md.
     """
     from service.common import logs
-    from service.common.settings_loader import load
+    from service.settings.loader import load
 
     logs.configure()  # until its level is known
     settings = load(
@@ -49,8 +49,8 @@ def serve(
     from service import server
     from service import workers as processes
     from service.api.listeners import bind
-    from service.common import output
     from service.common.atomic_files import require_writable
+    from service.process import output
 
     output.take_over(logs.dropped_notice)
     logs.configure(settings.log_level)

@@ -92,7 +92,7 @@ class StoreUnavailable(_TryLater):
     """Redis is unavailable, too slow, or acknowledged fewer copies than the durability setting requires.
 
     Attributes:
-        cause: One of `service.store.redis_causes.CAUSES`.
+        cause: One of `service.store.redis.redis_causes.CAUSES`.
     """
 
     reason = "state_unavailable"

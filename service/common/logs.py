@@ -1,7 +1,7 @@
 """Structured logs: one JSON object a line on stderr.
 
 A record never contains a secret. Ids of users, sessions and items are logged at the level `debug` only. A log line
-never holds its caller up and never raises: see `service.common.output`.
+never holds its caller up and never raises: see `service.process.output`.
 """
 
 from __future__ import annotations

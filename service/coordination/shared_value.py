@@ -21,10 +21,10 @@ from typing import Any, Generic, Protocol, TypeVar
 import orjson
 
 from service.common.atomic_files import write_aside
-from service.common.disk_lane import DiskLane
 from service.common.errors import StoreUnavailable
 from service.coordination.audit import Audit
 from service.coordination.clock import SharedClock
+from service.process.disk_lane import DiskLane
 
 # Concurrent changes may take a version first. Losing more often than this is not a coincidence.
 _ATTEMPTS = 16

@@ -18,10 +18,10 @@ import numpy as np
 
 from service.artifact.array_types import IntArray
 from service.artifact.artifact import Artifact
-from service.artifact.filter_conditions import Filters
-from service.artifact.repeat_purchase import REPEAT, Repeat
-from service.artifact.signal_files import ITEM_CF, POPULARITY
-from service.artifact.state_layout import StateLayout
+from service.artifact.graphs.state_layout import StateLayout
+from service.artifact.items.filter_conditions import Filters
+from service.artifact.scorers.repeat_purchase import REPEAT, Repeat
+from service.artifact.scorers.signal_files import ITEM_CF, POPULARITY
 from service.common.errors import ArtifactError, ModelError
 from service.engine.decode.filters import MASK_BYTES_MAX, FilterTable
 from service.engine.encoder_state import EncoderState

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from service.artifact.array_types import FloatArray, IntArray
-from service.artifact.item_filters import drop_excluded
-from service.artifact.neighbour_table import NeighbourTable
+from service.artifact.items.item_filters import drop_excluded
+from service.artifact.scorers.neighbour_table import NeighbourTable
 from service.engine.fallback import Constraints, Fallback
 from service.engine.fused_scorer import best_allowed
 from service.signals.user_history import UserHistory

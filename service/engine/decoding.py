@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from service.artifact.run_sizes import RunSizes, Size
+from service.artifact.graphs.run_sizes import RunSizes, Size
 
 Strategy = Literal["beam", "top_p", "temperature", "greedy"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.artifact.array_types import FloatArray
-from service.artifact.state_layout import TIME_MS, StateLayout
+from service.artifact.graphs.state_layout import TIME_MS, StateLayout
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,14 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from service.artifact import graph_names as names
 from service.artifact.array_types import Array, FloatArray, IntArray
 from service.artifact.artifact import Artifact
-from service.artifact.decoder_interface import ON_REQUEST, ON_REQUEST_SAMPLED
 from service.artifact.features import GAP_UNKNOWN, NO_EVENTS, EventArrays
-from service.artifact.filter_conditions import Filters
+from service.artifact.graphs import graph_names as names
+from service.artifact.graphs.decoder_interface import ON_REQUEST, ON_REQUEST_SAMPLED
+from service.artifact.graphs.run_sizes import RunSizes
+from service.artifact.items.filter_conditions import Filters
 from service.artifact.manifest import ArtifactFileError
-from service.artifact.run_sizes import RunSizes
 from service.common.errors import ArtifactError
 from service.engine.decode.decoder import CLOSED_BUCKETS, Decoder
 from service.engine.decode.device_tables import DecoderTraits, Tables

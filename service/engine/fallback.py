@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 
 from service.artifact.array_types import BoolArray, FloatArray, IntArray
-from service.artifact.item_cf import ItemCF
-from service.artifact.item_filters import Allowed
-from service.artifact.popularity import Popularity
-from service.artifact.signal_files import ITEM_CF, POPULARITY
+from service.artifact.items.item_filters import Allowed
+from service.artifact.scorers.item_cf import ItemCF
+from service.artifact.scorers.popularity import Popularity
+from service.artifact.scorers.signal_files import ITEM_CF, POPULARITY
 from service.engine.candidates import Candidates
 from service.engine.draw import Draw
 from service.engine.fused_scorer import FusedScorer

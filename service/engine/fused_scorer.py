@@ -15,9 +15,9 @@ from typing import Self
 import numpy as np
 
 from service.artifact.array_types import FloatArray, IntArray
-from service.artifact.item_cf import best
-from service.artifact.item_filters import Allowed, ItemFilter, drop_excluded
-from service.artifact.popularity import Popularity
+from service.artifact.items.item_filters import Allowed, ItemFilter, drop_excluded
+from service.artifact.scorers.item_cf import best
+from service.artifact.scorers.popularity import Popularity
 from service.signals.item_values import ItemValues
 from service.signals.ranker import Ranker
 

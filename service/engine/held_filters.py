@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from service.artifact.array_types import BoolArray
-from service.artifact.filter_conditions import Filters
+from service.artifact.items.filter_conditions import Filters
 
 
 class HeldFilter(Protocol):

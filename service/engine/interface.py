@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from service.artifact.array_types import BoolArray, FloatArray, IntArray
-from service.artifact.catalogue_item import CatalogueItem
-from service.artifact.encoder_version import EncoderVersion
 from service.artifact.features import EventArrays, Vocabulary
-from service.artifact.filter_conditions import Filters
-from service.artifact.item_cf import ItemCF
-from service.artifact.item_filters import ItemFilter
-from service.artifact.neighbour_table import NeighbourTable
-from service.artifact.order_weights import OrderWeights
-from service.artifact.popularity import Popularity
-from service.artifact.ranker_weights import RankerWeights
-from service.artifact.repeat_purchase import Repeat
-from service.artifact.signal_files import SignalPart
-from service.artifact.state_layout import StateLayout
+from service.artifact.graphs.encoder_version import EncoderVersion
+from service.artifact.graphs.state_layout import StateLayout
+from service.artifact.items.catalogue_item import CatalogueItem
+from service.artifact.items.filter_conditions import Filters
+from service.artifact.items.item_filters import ItemFilter
+from service.artifact.scorers.item_cf import ItemCF
+from service.artifact.scorers.neighbour_table import NeighbourTable
+from service.artifact.scorers.order_weights import OrderWeights
+from service.artifact.scorers.popularity import Popularity
+from service.artifact.scorers.ranker_weights import RankerWeights
+from service.artifact.scorers.repeat_purchase import Repeat
+from service.artifact.scorers.signal_files import SignalPart
 from service.engine.encoder_state import EncoderState
 from service.engine.fallback import Source
 from service.engine.held_filters import FilterMasks

@@ -15,13 +15,13 @@ from collections.abc import Mapping, Sequence
 
 from service.common.deadline import Clock
 from service.common.errors import StoreUnavailable
-from service.common.metrics import Metrics
 from service.common.request_errors import Conflict, NotFound
 from service.experiments.canary import judge
 from service.experiments.counts import ArmCounts, Counts
 from service.experiments.document import Document, Experiment
 from service.experiments.keeper import CANARY, ExperimentKeeper
 from service.experiments.sums import Sums
+from service.metrics.service_metrics import Metrics
 
 _PERIOD_S = 1.0
 # How often the hash of the sink is read.

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Literal
 
-from service.common.metric_families import LATENCY_BUCKETS
+from service.metrics.families import LATENCY_BUCKETS
 
 Outcome = Literal["compared", "dropped", "busy", "skipped", "failed"]
 OUTCOMES: tuple[Outcome, ...] = ("compared", "dropped", "busy", "skipped", "failed")

@@ -10,8 +10,8 @@ from prometheus_client import Counter
 
 from service.common import logs
 from service.exposures.exposure import subject_name
-from service.store.log_streams import Entry, StreamName
 from service.store.records import Subject
+from service.store.streams.log_streams import Entry, StreamName
 
 log = logs.get(__name__)
 

@@ -13,8 +13,8 @@ from service.common.deadline import Clock
 from service.common.errors import StoreUnavailable
 from service.exposures.exposure import erased_entry, shard_of, subject_name
 from service.exposures.recorder import Recorder, RecorderSettings
-from service.store.log_streams import STREAMS, LogStreams, Shard
 from service.store.records import Subject
+from service.store.streams.log_streams import STREAMS, LogStreams, Shard
 
 log = logs.get(__name__)
 

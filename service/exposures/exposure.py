@@ -7,7 +7,7 @@ An entry has the fields `v` (format), `s` (subject, see `subject_name`) and one 
     merged    events: {"from", "to", "time_ms"}: the lists and events of a session are a user's from then on
     erased    both: the time in epoch milliseconds; everything of the subject up to then must be forgotten
 
-The subject is the second field of every entry: erasures look for it there (`service.store.log_streams`).
+The subject is the second field of every entry: erasures look for it there (`service.store.streams.log_streams`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import numpy.typing as npt
 import orjson
 
 from service.artifact.array_types import Array, FloatArray, IntArray
-from service.store.log_streams import Entry
 from service.store.records import NewEvent, Subject
+from service.store.streams.log_streams import Entry
 
 FORMAT = "1"
 # The subject of a list that was made from the events of a request alone.

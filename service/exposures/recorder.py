@@ -18,16 +18,16 @@ from functools import partial
 from typing import cast
 
 from service.common import logs
-from service.common.background import being_cancelled
 from service.common.deadline import Clock
 from service.common.errors import StoreUnavailable
-from service.common.metrics import Metrics
 from service.common.shares import within_share
 from service.exposures.entry_queue import BATCH, EntryQueue, Waiting
 from service.exposures.exposure import event_entry, merged_entry, shard_of, subject_name
 from service.exposures.list_ids import ListIds
-from service.store.log_streams import Appended, Entry, LogStreams, Shard, StreamName
+from service.metrics.service_metrics import Metrics
+from service.process.background import being_cancelled
 from service.store.records import NewEvent, Subject
+from service.store.streams.log_streams import Appended, Entry, LogStreams, Shard, StreamName
 
 log = logs.get(__name__)
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 from typing import Literal
 
-from service.common.metrics import RECOMMEND, Metrics
 from service.guard.loop_turns import SpaceTurn
+from service.metrics.service_metrics import RECOMMEND, Metrics
 
 # Probes, metrics and operators are never turned away: a flood is when they are needed.
 _ALWAYS = frozenset({"/healthz", "/readyz", "/metrics", "/version"})

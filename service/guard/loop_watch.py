@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from service.common.metrics import Metrics
 from service.guard.loop_turns import SEVERAL, LoopTurns
+from service.metrics.service_metrics import Metrics
 
 # Without requests beside each other, so many times the interval lies between two measurements.
 _SELDOM = 5

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from service.common.deadline import Deadline
 from service.common.errors import StoreUnavailable
-from service.common.metrics import Metrics
 from service.engine.jobs import EncodeJob
 from service.history import state_blob
 from service.history.history import History
@@ -21,6 +20,7 @@ from service.history.trim_checkpoint import (
     left_out,
     needs_checkpoint,
 )
+from service.metrics.service_metrics import Metrics
 from service.store.store import Store
 
 

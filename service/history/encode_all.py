@@ -19,7 +19,7 @@ from typing import Any
 from service.common.atomic_files import write_aside
 from service.common.errors import ServiceError, StoreUnavailable
 from service.history.pseudonyms import Pseudonyms
-from service.store.encode_stream import Backlog, EncodeStream, Handed
+from service.store.streams.encode_stream import Backlog, EncodeStream, Handed
 
 # Users that are handed over together, and pauses while the encoders are behind or Redis is away.
 _BATCH = 256

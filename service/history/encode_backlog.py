@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from service.common import logs
-from service.common.encode_metrics import EncodeMetrics
 from service.common.errors import StoreUnavailable
-from service.store.encode_stream import EncodeStream
+from service.metrics.encode_metrics import EncodeMetrics
+from service.store.streams.encode_stream import EncodeStream
 
 log = logs.get(__name__)
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from service.common.answer_warnings import Warnings
 from service.common.errors import StoreUnavailable
-from service.common.metrics import Metrics
 from service.common.request_errors import NotFound
 from service.history.event_warnings import slot_warnings
 from service.history.pseudonyms import Pseudonyms
 from service.history.write_behind import WriteBehind
 from service.lifecycle.served_model import ServedModel
+from service.metrics.service_metrics import Metrics
 from service.store.records import Kind, Subject
 from service.store.store import Store
 from service.store.user_features import UserFeatures, Values

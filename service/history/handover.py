@@ -1,4 +1,4 @@
-"""Hands subjects with new events over to the processes that encode (`service.store.encode_stream`).
+"""Hands subjects with new events over to the processes that encode (`service.store.streams.encode_stream`).
 
 No answer waits for it. What Redis does not take waits here, one entry for each subject, and is sent again. If this
 process dies, what waits is lost, and the next request of its subjects encodes.
@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 
 from service.common import logs
-from service.common.background import being_cancelled
 from service.common.deadline import Clock
-from service.common.encode_metrics import EncodeMetrics
 from service.common.errors import StoreUnavailable
-from service.store.encode_stream import EncodeStream, Handed
+from service.metrics.encode_metrics import EncodeMetrics
+from service.process.background import being_cancelled
 from service.store.records import Subject
+from service.store.streams.encode_stream import EncodeStream, Handed
 
 log = logs.get(__name__)
 

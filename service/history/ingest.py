@@ -9,7 +9,6 @@ from service.artifact.features import known_type
 from service.artifact.query_text import kept_query
 from service.common.answer_warnings import Warnings
 from service.common.errors import StoreUnavailable
-from service.common.metrics import Metrics
 from service.common.request_errors import NotFound, RequestError
 from service.exposures.erasure import StreamErasure
 from service.exposures.exposure import subject_name
@@ -18,6 +17,7 @@ from service.history.profile import Profile
 from service.history.pseudonyms import Pseudonyms
 from service.history.write_behind import WriteBehind
 from service.lifecycle.served_model import ServedModel
+from service.metrics.service_metrics import Metrics
 from service.policies.policies import Policies
 from service.schemas.parsing import B, parse
 from service.schemas.user_requests import Event, EventsRequest, MergeRequest

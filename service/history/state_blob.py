@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.artifact import state_layout
-from service.artifact.encoder_version import DIGEST_BYTES
-from service.artifact.state_layout import StateArray, StateLayout
+from service.artifact.graphs import state_layout
+from service.artifact.graphs.encoder_version import DIGEST_BYTES
+from service.artifact.graphs.state_layout import StateArray, StateLayout
 from service.engine.encoder_state import EncoderState
 from service.store.log_version import VERSION_LENGTH
 
@@ -45,7 +45,7 @@ class VersionedState:
         state: The arrays, for adding events. None when only `h` was kept, or when the model has no other state.
         version: Version of the log that the state covers (`service.store.log_version`).
         last_score: Score of the newest event of that log.
-        step: The step of the encoder that has all items of that log (`service.artifact.encoder_version`).
+        step: The step of the encoder that has all items of that log (`service.artifact.graphs.encoder_version`).
         since: `last_score` of the checkpoint that a rebuild would start from (`service.history.trim_checkpoint`);
             `NO_CHECKPOINT` if there is none.
         began: Score of the oldest event that it covers, if the log had been trimmed before that; `NO_CHECKPOINT` if it

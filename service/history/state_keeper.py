@@ -20,7 +20,6 @@ import numpy.typing as npt
 
 from service.common.deadline import Clock, Deadline
 from service.common.errors import DeadlineExceeded, ModelAttemptFailed, StateStale, StoreUnavailable
-from service.common.metrics import Metrics
 from service.history.checkpoint_keeper import CheckpointKeeper
 from service.history.history import History
 from service.history.profile import PendingEncoding, Profile, pending_encoding
@@ -28,6 +27,7 @@ from service.history.profile_cache import ProfileCache
 from service.history.state_blob import VersionedState
 from service.history.write_queue import WriteQueue
 from service.lifecycle.served_model import ServedModel
+from service.metrics.service_metrics import Metrics
 from service.store.records import Subject, UserRecord
 from service.store.store import Store
 from service.tracing import tracing

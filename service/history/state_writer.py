@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from service.common import logs
 from service.common.errors import StoreUnavailable
-from service.common.metrics import Metrics
 from service.history import state_blob
 from service.history.profile import Profile
 from service.history.state_keeper import StateKeeper
 from service.lifecycle.served_model import ServedModel
+from service.metrics.service_metrics import Metrics
 from service.store.records import CheckpointWrite, StateWrite, Subject, UserRecord
 from service.store.store import Store
 

@@ -17,9 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from service.common import logs
-from service.common.background import being_cancelled
 from service.common.deadline import Clock
-from service.common.encode_metrics import EncodeMetrics
 from service.common.errors import StoreUnavailable
 from service.history.profile import Profile
 from service.history.state_blob import VersionedState
@@ -27,8 +25,10 @@ from service.history.state_keeper import StateKeeper
 from service.history.state_writer import StateWriter
 from service.history.write_queue import WriteQueue
 from service.lifecycle.served_model import ServedModel
-from service.store.encode_stream import EncodeStream, Taken
+from service.metrics.encode_metrics import EncodeMetrics
+from service.process.background import being_cancelled
 from service.store.records import Subject
+from service.store.streams.encode_stream import EncodeStream, Taken
 from service.tracing import tracing
 
 log = logs.get(__name__)

@@ -14,15 +14,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from service.common import logs
-from service.common.background import being_cancelled
 from service.common.errors import StoreUnavailable
-from service.common.metrics import Metrics
 from service.history.handover import Handover
 from service.history.profile import Profile, extended
 from service.history.state_keeper import StateKeeper
 from service.history.state_writer import StateWriter
 from service.history.write_queue import WriteQueue
 from service.lifecycle.served_model import ServedModel
+from service.metrics.service_metrics import Metrics
+from service.process.background import being_cancelled
 from service.store.records import AppendResult, NewEvent, Subject, UserRecord
 from service.store.store import Store
 

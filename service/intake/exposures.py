@@ -17,10 +17,10 @@ from typing import Any
 
 import orjson
 
-from service.common.kafka_settings import KafkaSettings
 from service.exposures.exposure import FORMAT
 from service.intake.kafka_options import consumer_options, producer_options
 from service.intake.records import Outgoing, Sender
+from service.settings.kafka_settings import KafkaSettings
 
 # Messages that are made, and wait for their confirmation, at once.
 _AT_ONCE = 500

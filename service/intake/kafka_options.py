@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from service.common.environment import PREFIX
 from service.common.errors import SettingsError
-from service.common.kafka_settings import KafkaSettings
+from service.settings.environment import PREFIX
+from service.settings.kafka_settings import KafkaSettings
 
 Options = dict[str, str | int | float | bool]
 

@@ -20,21 +20,22 @@ from service.api.listeners import bind
 from service.api.runtime import SpaceRuntime
 from service.assembly.process import RedisServer
 from service.assembly.space import open_space
-from service.common import logs, output
-from service.common.background import spawn
+from service.common import logs
 from service.common.errors import SettingsError
-from service.common.kafka_settings import KafkaSettings
-from service.common.metrics import Metrics
-from service.common.process_end import stop_signals
-from service.common.settings import Settings
-from service.common.settled_heap import settle_heap
-from service.common.space import Space
 from service.intake.consumer import KafkaSource
 from service.intake.intake import Intake
 from service.intake.intake_metrics import IntakeMetrics
 from service.intake.kafka_options import consumer_options, producer_options
 from service.intake.producer import KafkaSender
 from service.intake.side_door import open_side_door
+from service.metrics.service_metrics import Metrics
+from service.process import output
+from service.process.background import spawn
+from service.process.process_end import stop_signals
+from service.process.settled_heap import settle_heap
+from service.settings.kafka_settings import KafkaSettings
+from service.settings.service_settings import Settings
+from service.settings.space import Space
 
 log = logs.get(__name__)
 

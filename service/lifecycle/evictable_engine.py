@@ -14,17 +14,17 @@ from dataclasses import dataclass
 
 from service.artifact.array_types import IntArray
 from service.artifact.features import EventArrays
-from service.artifact.filter_conditions import Filters
-from service.artifact.state_layout import StateLayout
+from service.artifact.graphs.state_layout import StateLayout
+from service.artifact.items.filter_conditions import Filters
 from service.common.deadline import Clock
 from service.common.errors import FilterNotReady, ModelError, ModelEvicted
-from service.common.memory import resident_bytes
 from service.engine.encoder_state import EncoderState
 from service.engine.fallback import Source
 from service.engine.held_filters import FilterMasks, FilterUsage, HeldFilter
 from service.engine.interface import ArtifactParts, EngineLike, Explaining, Explanation, RunObserver
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob
 from service.engine.live_catalogue import LiveCatalogue
+from service.process.memory import resident_bytes
 
 # How long to wait for the runs under way before an engine is closed.
 _RUNS_S = 5.0

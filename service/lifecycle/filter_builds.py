@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
 
-from service.artifact.item_filters import ItemFilter
+from service.artifact.items.item_filters import ItemFilter
 from service.common import logs
 from service.common.deadline import Deadline
 from service.common.errors import FilterNotReady
-from service.common.metrics import Metrics
 from service.engine.held_filters import FilterMasks, HeldFilter
 from service.lifecycle.filter_ration import FilterRation
+from service.metrics.service_metrics import Metrics
 
 log = logs.get(__name__)
 

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.common import logs
-from service.common.disk_lane import HungFileError
-from service.common.memory import resident_bytes
-from service.common.metrics import Metrics
 from service.common.request_errors import ModelRefused, NotFound
 from service.lifecycle.loader import LoadedModel
 from service.lifecycle.model_admission import ModelAdmission
 from service.lifecycle.model_folders import ModelFolder, ModelFolders
 from service.lifecycle.served_model import ServedModel
 from service.lifecycle.serving import Serving
+from service.metrics.service_metrics import Metrics
+from service.process.disk_lane import HungFileError
+from service.process.memory import resident_bytes
 
 log = logs.get(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.artifact.item_filters import Allowed
+from service.artifact.items.item_filters import Allowed
 from service.engine.jobs import NOTHING
 
 

@@ -19,13 +19,7 @@ from service.batching.batcher import Batcher, BatchLimits
 from service.batching.run_scheduler import NO_TURNS, StageTurns
 from service.catalogue.live_items import LiveItems
 from service.catalogue.updates import CatalogueUpdates
-from service.common.background import spawn
-from service.common.environment import PREFIX
 from service.common.errors import ModelAttemptFailed, SettingsError, StartupError
-from service.common.low_priority import low_priority_thread
-from service.common.memory import resident_bytes
-from service.common.metrics import Metrics
-from service.common.space import Space
 from service.engine.interface import EngineLike, Stage
 from service.engine.jobs import EncodeJob
 from service.engine.live_catalogue import LiveCatalogue
@@ -36,6 +30,12 @@ from service.lifecycle.filter_ration import FilterRation
 from service.lifecycle.resident_models import ResidentModels
 from service.lifecycle.served_model import ServedModel
 from service.lifecycle.serving import Serving
+from service.metrics.service_metrics import Metrics
+from service.process.background import spawn
+from service.process.low_priority import low_priority_thread
+from service.process.memory import resident_bytes
+from service.settings.environment import PREFIX
+from service.settings.space import Space
 
 Refusal = Callable[[], ModelAttemptFailed | None]
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from service.artifact.manifest import MANIFEST, ArtifactFileError, read_manifest, repeats_of
 from service.artifact.signature import KeyFileError, TrustedKeys
-from service.common.disk_lane import DiskLane, HungFileError
+from service.process.disk_lane import DiskLane, HungFileError
 
 _MODELS_MAX = 200
 

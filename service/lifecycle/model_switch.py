@@ -18,9 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from service.common import logs
-from service.common.disk_lane import HungFileError
 from service.common.errors import StoreUnavailable
-from service.common.metrics import Metrics
 from service.common.request_errors import Conflict, ModelRefused, NotFound
 from service.coordination.audit import Audit
 from service.coordination.replica_registry import ReplicaRegistry
@@ -31,6 +29,8 @@ from service.lifecycle.model_admission import ModelAdmission
 from service.lifecycle.model_choice import after_activation, after_rollback, chosen_fields, earlier_versions
 from service.lifecycle.model_folders import ModelFolder, ModelFolders
 from service.lifecycle.serving import Serving
+from service.metrics.service_metrics import Metrics
+from service.process.disk_lane import HungFileError
 
 log = logs.get(__name__)
 

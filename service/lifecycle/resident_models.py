@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 from service.common import logs
 from service.common.deadline import Clock
-from service.common.memory import return_freed
-from service.common.metrics import Metrics
 from service.lifecycle.evictable_engine import EvictableEngine
+from service.metrics.service_metrics import Metrics
+from service.process.memory import return_freed
 
 log = logs.get(__name__)
 

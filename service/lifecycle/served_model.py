@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from service.artifact.array_types import BoolArray, IntArray
-from service.artifact.encoder_version import EncoderVersion
 from service.artifact.features import Vocabulary
-from service.artifact.filter_conditions import Filters
-from service.artifact.item_filters import ItemFilter
-from service.artifact.popularity import Popularity
+from service.artifact.graphs.encoder_version import EncoderVersion
+from service.artifact.items.filter_conditions import Filters
+from service.artifact.items.item_filters import ItemFilter
+from service.artifact.scorers.popularity import Popularity
 from service.batching.batcher import Batcher
 from service.catalogue.item_view import ranked_items
 from service.common.deadline import Deadline

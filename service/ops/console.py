@@ -20,19 +20,19 @@ from fastapi.responses import StreamingResponse
 from service.access.keys import Access
 from service.common.deadline import Clock
 from service.common.errors import ServiceError, TooManyStreams
-from service.common.metrics import Metrics, value_of
-from service.common.process_state import ProcessState
-from service.common.settings import Settings
 from service.common.single_flight import SingleFlight
 from service.coordination.clock import iso
 from service.coordination.forced_mode import ForcedMode
 from service.guard.guard import Guard
 from service.lifecycle.model_switch import ModelSwitch
 from service.lifecycle.serving import Serving
+from service.metrics.service_metrics import Metrics, value_of
 from service.ops.recent_traffic import RECENT_S, RecentTraffic, Second, row, together, traffic
 from service.ops.worker_peers import Peers, bearer, own_urls
+from service.process.process_state import ProcessState
+from service.settings.service_settings import Settings
 from service.store.health import RedisCheck
-from service.store.redis_causes import meaning
+from service.store.redis.redis_causes import meaning
 from service.watch.summaries import merged_summary
 from service.watch.traffic_watch import TrafficWatch
 

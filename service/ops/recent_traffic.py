@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
-from service.common.metric_families import LATENCY_BUCKETS
-from service.common.metrics import Metrics, MetricsSnapshot
+from service.metrics.families import LATENCY_BUCKETS
+from service.metrics.service_metrics import Metrics, MetricsSnapshot
 
 # Seconds that are kept, and the window of the present figures.
 KEPT_S, RECENT_S = 600, 60

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 
 from prometheus_client.metrics_core import Metric
 
-from service.common.metric_text import PLAIN, TextFormat
-from service.common.metrics import Metrics
+from service.metrics.service_metrics import Metrics
+from service.metrics.text_formats import PLAIN, TextFormat
 
 # Attributes of `Metrics` that a process has once.
 _ONCE = ("loop_lag", "unanswered_bytes", "bodies_refused", "log_lines_dropped", "spans", "worker_replaced")

@@ -19,8 +19,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Exemplar, Sample
 
 from service.common.errors import WorkerAway
-from service.common.metric_text import PLAIN, TextFormat
 from service.common.single_flight import SingleFlight
+from service.metrics.text_formats import PLAIN, TextFormat
 
 # Gauges that count something are summed; of the others (a state, a version, a lag, a rate) the largest value is taken.
 _SUMMED_GAUGES = frozenset(

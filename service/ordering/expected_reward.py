@@ -19,7 +19,7 @@ from functools import cache
 import numpy as np
 
 from service.artifact.array_types import BoolArray, Float64Array, IntArray
-from service.artifact.order_weights import NO_GROUP, OrderWeights
+from service.artifact.scorers.order_weights import NO_GROUP, OrderWeights
 
 
 @dataclass(frozen=True, slots=True, eq=False)

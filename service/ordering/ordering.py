@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 
 from service.artifact.array_types import Float64Array, FloatArray, IntArray
-from service.artifact.order_weights import OrderWeights
+from service.artifact.scorers.order_weights import OrderWeights
 from service.ordering.expected_reward import Slate, expected_rewards, nearness
 
 # Longest part of a list that is put into order.

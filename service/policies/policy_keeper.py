@@ -7,13 +7,13 @@ import contextlib
 from typing import Any
 
 from service.common import logs
-from service.common.disk_lane import DiskLane, HungFileError
 from service.common.errors import PolicyError
 from service.common.state_log import StateLog
 from service.common.watched_file import WatchedFile
 from service.coordination.shared_choice import SharedChoice
 from service.policies import policies
 from service.policies.policies import Policies, PolicyBook
+from service.process.disk_lane import DiskLane, HungFileError
 
 log = logs.get(__name__)
 

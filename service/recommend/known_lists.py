@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from service.answers.kept_lists import KeptList, KeptLists, Question
-from service.common.metrics import Metrics
 from service.engine.fallback import RecommendationList
 from service.guard.guard import Guard, Reason, Rung
 from service.history.profile_cache import ProfileCache
+from service.metrics.service_metrics import Metrics
 from service.recommend.list_key import question_of
 from service.recommend.request_plan import Plan
 from service.recommend.ruled_list import RULES_FAILED

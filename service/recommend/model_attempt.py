@@ -12,11 +12,11 @@ from service.common.errors import (
     Overloaded,
     StateStale,
 )
-from service.common.metrics import Metrics
 from service.engine.fallback import RecommendationList
 from service.engine.jobs import encode_key
 from service.guard.guard import Decision, Guard, ModelRung, Outcome
 from service.history.state_keeper import StateKeeper
+from service.metrics.service_metrics import Metrics
 from service.recommend.model_list import decode_job, listing_of
 from service.recommend.request_plan import Plan
 

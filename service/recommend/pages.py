@@ -19,7 +19,6 @@ from service.catalogue.item_view import ranked_items
 from service.common.answer_warnings import Warnings
 from service.common.deadline import Clock, Deadline
 from service.common.errors import StoreUnavailable
-from service.common.metrics import Metrics
 from service.common.request_context import RequestContext
 from service.common.request_errors import CursorGone
 from service.engine.fallback import RecommendationList
@@ -30,6 +29,7 @@ from service.guard.guard import Reason
 from service.history.profile import Profile
 from service.history.pseudonyms import Pseudonyms
 from service.lifecycle.served_model import ServedModel
+from service.metrics.service_metrics import Metrics
 from service.recommend.list_warnings import filter_warnings
 from service.recommend.made import Made
 from service.recommend.page_token import TAIL_MAX, CursorRefused, PageToken, opened

@@ -17,9 +17,9 @@ from typing import Any, Literal
 import numpy as np
 
 from service.artifact.array_types import Float64Array, IntArray
-from service.artifact.ranker_weights import DENSE, PATH
-from service.artifact.repeat_purchase import REPEAT, Repeat
-from service.artifact.signal_files import POPULARITY
+from service.artifact.scorers.ranker_weights import DENSE, PATH
+from service.artifact.scorers.repeat_purchase import REPEAT, Repeat
+from service.artifact.scorers.signal_files import POPULARITY
 from service.common import logs
 from service.common.errors import ModelError
 from service.engine.candidates import Candidates

@@ -19,7 +19,6 @@ from service.batching.together import Together
 from service.common import logs
 from service.common.deadline import Clock, Deadline
 from service.common.errors import ModelAttemptFailed, ModelError, StoreUnavailable
-from service.common.metrics import Metrics
 from service.common.request_context import RequestContext
 from service.engine.fallback import RecommendationList, Source, empty_list, first_of
 from service.experiments.arms import Arms
@@ -31,6 +30,7 @@ from service.history.profile import Profile
 from service.history.pseudonyms import Pseudonyms
 from service.history.state_keeper import StateKeeper
 from service.lifecycle.served_model import ServedModel
+from service.metrics.service_metrics import Metrics
 from service.recommend.known_lists import KnownLists
 from service.recommend.made import Made
 from service.recommend.model_attempt import ModelAttempts

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 from service.common import logs
 from service.common.deadline import Clock
-from service.common.metrics import Metrics
 from service.common.request_errors import InvalidRequest
 from service.common.shares import within_share
 from service.experiments.arms import Arms, Placement
@@ -28,6 +27,7 @@ from service.experiments.canary_watch import CanaryWatch
 from service.experiments.document import Document, Experiment
 from service.experiments.shadow_counts import OUTCOMES, SIDES, Outcome, compared, happened, overlap_of
 from service.guard.guards import AS_FOR_EVERYBODY
+from service.metrics.service_metrics import Metrics
 from service.recommend.made import Made
 from service.recommend.request_plan import Plan, make_plan
 from service.recommend.side_run import encoded, listed

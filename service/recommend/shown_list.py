@@ -14,8 +14,8 @@ from service.exposures.exposure import Exposure, packed, shown_entry, subject_na
 from service.recommend.made import Made
 from service.recommend.page_token import PageToken
 from service.recommend.request_plan import Plan
-from service.store.log_streams import Entry
 from service.store.records import Subject
+from service.store.streams.log_streams import Entry
 from service.watch.counting import ShownList, place_of
 
 _SAMPLED = frozenset(name for name in STRATEGIES if Decoding(name).sampled)

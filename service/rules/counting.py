@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from prometheus_client import Counter
 
-from service.common.metrics import Metrics
 from service.engine.rule_report import RuleOutcome
+from service.metrics.service_metrics import Metrics
 
 # Names of rules that have series of their own; those that come later share one.
 LABELS_MAX = 64

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from service.artifact.array_types import Float64Array, FloatArray, IntArray
-from service.artifact.noise import gumbel
+from service.artifact.graphs.noise import gumbel
 from service.engine.decode.draws import draw, first_log_probs, nucleus
 from service.engine.decoding import Decoding
 from service.engine.draw import Draw

@@ -14,11 +14,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from service.artifact.array_types import IntArray
-from service.artifact.catalogue_item import FACETS, PATH, longest, path_of, steps_of
-from service.artifact.columns import Texts
-from service.artifact.filter_conditions import Filters
-from service.artifact.noise import id_hashes
-from service.artifact.popularity import Popularity
+from service.artifact.graphs.noise import id_hashes
+from service.artifact.items.catalogue_item import FACETS, PATH, longest, path_of, steps_of
+from service.artifact.items.columns import Texts
+from service.artifact.items.filter_conditions import Filters
+from service.artifact.scorers.popularity import Popularity
 from service.engine.interface import CatalogueView
 from service.rules.answers import Answers
 from service.rules.ruling import Ruling

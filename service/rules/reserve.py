@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.artifact.array_types import BoolArray, IntArray
-from service.artifact.filter_conditions import Filters
+from service.artifact.items.filter_conditions import Filters
 from service.engine.fallback import Constraints, Fallback, RecommendationList
 from service.rules.items import Items
 from service.signals.user_history import UserHistory

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from service.artifact.filter_conditions import TEXT_FIELDS
+from service.artifact.items.filter_conditions import TEXT_FIELDS
 
 # The longest list, and so the last position that a rule may be about.
 POSITIONS_MAX = 100

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, PlainValidator, TypeAdapter, WithJsonSchema, model_validator
 
-from service.artifact.catalogue_item import STEPS_MAX, path_of
-from service.artifact.filter_conditions import BOUNDS, SETS
+from service.artifact.items.catalogue_item import STEPS_MAX, path_of
+from service.artifact.items.filter_conditions import BOUNDS, SETS
 from service.schemas.body import Body
 from service.schemas.values import Name, without_control_characters
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from service.artifact.catalogue_item import STEPS_MAX
+from service.artifact.items.catalogue_item import STEPS_MAX
 from service.catalogue.item_fields import ADDRESS_MAX, PRICE_MAX, STOCK_MAX, TEXT_MAX, fields_of
 from service.catalogue.shop_items import Change, Op
 from service.common.request_errors import InvalidRequest

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.artifact.array_types import FloatArray, IntArray
-from service.artifact.neighbour_table import sum_by_item
+from service.artifact.scorers.neighbour_table import sum_by_item
 
 
 class SignalSums(Protocol):

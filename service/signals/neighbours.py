@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.artifact.array_types import FloatArray, IntArray
-from service.artifact.neighbour_table import NeighbourTable
+from service.artifact.scorers.neighbour_table import NeighbourTable
 from service.signals.interface import Causes
 from service.signals.item_values import NO_VALUES, ItemValues
 from service.signals.user_history import UserHistory

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.artifact.array_types import Float64Array, FloatArray, IntArray
-from service.artifact.own_items import OwnItems
+from service.artifact.scorers.own_items import OwnItems
 from service.signals.interface import Causes
 from service.signals.item_values import NO_VALUES, ItemValues
 from service.signals.user_history import UserHistory

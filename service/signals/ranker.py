@@ -13,12 +13,12 @@ from typing import Self
 import numpy as np
 
 from service.artifact.array_types import FloatArray, IntArray
-from service.artifact.item_column import ItemColumn
-from service.artifact.neighbour_table import NeighbourTable
-from service.artifact.own_items import OwnItems
-from service.artifact.popularity import Popularity
-from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE, PATH, RankerWeights, Weights
-from service.artifact.signal_files import SignalPart
+from service.artifact.scorers.item_column import ItemColumn
+from service.artifact.scorers.neighbour_table import NeighbourTable
+from service.artifact.scorers.own_items import OwnItems
+from service.artifact.scorers.popularity import Popularity
+from service.artifact.scorers.ranker_weights import DEFAULT_GROUP, DENSE, PATH, RankerWeights, Weights
+from service.artifact.scorers.signal_files import SignalPart
 from service.signals.interface import Causes, ItemSignal, UserSignal
 from service.signals.item_signals import ColumnSignal
 from service.signals.item_values import ItemValues, weighted_sum

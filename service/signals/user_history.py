@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from service.artifact.array_types import Float64Array, IntArray
-from service.artifact.grouping import Grouping
+from service.artifact.items.grouping import Grouping
 
 # Items of the record that are read: the newest. As many as the store keeps by default (`Settings.seen_max`), so that
 # signals are the same offline.

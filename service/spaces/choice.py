@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from service.access.key_owners import KeyOwners
 from service.common.request_errors import BadRequest, Forbidden, UnknownSpace
-from service.common.space import DEFAULT
+from service.settings.space import DEFAULT
 
 _UNKNOWN = "no space has this name, or the key or token of the request does not open it"
 

@@ -15,10 +15,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.common.environment import PREFIX
 from service.common.errors import SettingsError
-from service.common.settings import Settings
-from service.common.space import DEFAULT, Space
+from service.settings.environment import PREFIX
+from service.settings.service_settings import Settings
+from service.settings.space import DEFAULT, Space
 
 SPACES_MAX = 64
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from service.store.lua_script import CLEAN, ERASES, TYPED, Script
-from service.store.redis_link import RedisLink, ScriptCall
+from service.store.redis.redis_link import RedisLink, ScriptCall
 
 # Where nothing reads the list, the oldest leave it.
 MOST = 100_000

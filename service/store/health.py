@@ -10,9 +10,9 @@ from typing import cast
 from service.common import logs
 from service.common.deadline import Clock
 from service.common.errors import StoreUnavailable
-from service.common.metrics import Metrics
 from service.common.single_flight import SingleFlight
-from service.store.redis_causes import CAUSES, MEANINGS, Cause
+from service.metrics.service_metrics import Metrics
+from service.store.redis.redis_causes import CAUSES, MEANINGS, Cause
 from service.store.store import Store
 
 log = logs.get(__name__)

@@ -11,7 +11,7 @@ from service.common.errors import StoreUnavailable
 from service.store import lua_scripts as scripts
 from service.store.left_ids import LEFT_IDS
 from service.store.records import AppendResult, NewEvent, StateWrite, StoredEvent, Subject, UserRecord, parse_events
-from service.store.redis_link import ScriptCall
+from service.store.redis.redis_link import ScriptCall
 from service.store.seen_items import NOTHING_SEEN, SeenItems
 from service.store.store_settings import StoreSettings
 from service.store.user_features import READ_FEATURES, WRITE_FEATURES, UserFeatures, Values, pack

@@ -29,7 +29,7 @@ import orjson
 
 from service.common.errors import StoreUnavailable
 from service.store.lua_script import CLEAN, READS, TYPED, Script
-from service.store.redis_link import RedisLink, ScriptCall
+from service.store.redis.redis_link import RedisLink, ScriptCall
 
 Action = Literal["put", "disable", "enable", "delete"]
 Outcome = Literal["created", "updated", "unchanged", "deleted", "missing", "conflict", "full"]

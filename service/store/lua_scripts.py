@@ -11,11 +11,12 @@ puts everything right, and that no copy of an earlier time passes for current un
 
 from __future__ import annotations
 
-from service.store import items, log_streams, lua_shared, page_marks, user_features
+from service.store import items, lua_shared, page_marks, user_features
 from service.store.erasure_list import LIST_ERASED
 from service.store.left_ids import REMEMBER_IDS
 from service.store.lua_script import CLEAN, READS, TYPED, Script
 from service.store.seen_items import REMEMBER
+from service.store.streams import log_streams
 
 # The newest events of a log, and the newest signals, among which an event id alone is looked for. A copy with the same
 # item and type is found in the whole log.

@@ -10,7 +10,7 @@ from itertools import islice
 
 from service.common.errors import StoreUnavailable
 from service.store.lua_script import CLEAN, Script
-from service.store.redis_link import RedisLink, ScriptCall
+from service.store.redis.redis_link import RedisLink, ScriptCall
 
 FIELDS_MOST = 10_000
 TTL_MS = 60 * 86_400_000

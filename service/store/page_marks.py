@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from service.store.lua_script import CLEAN, ERASES, TYPED, Script
-from service.store.redis_link import RedisLink, ScriptCall
+from service.store.redis.redis_link import RedisLink, ScriptCall
 
 # Cursors live for a day at most.
 CURSOR_TTL_MAX_S = 86_400

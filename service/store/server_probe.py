@@ -13,7 +13,7 @@ from service.common.deadline import Clock
 from service.common.errors import StoreUnavailable
 from service.store import lua_scripts
 from service.store.lua_script import Script
-from service.store.redis_link import RedisLink, ScriptCall
+from service.store.redis.redis_link import RedisLink, ScriptCall
 from service.store.redis_rights import commands_of, probe_of
 
 # How often all rights are tried while nothing is wrong; each trial is a write that replicas and disk get too.

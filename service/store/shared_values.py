@@ -15,7 +15,7 @@ from typing import Any
 
 from service.common.errors import StoreUnavailable
 from service.store import lua_shared as scripts
-from service.store.redis_link import RedisLink, ScriptCall
+from service.store.redis.redis_link import RedisLink, ScriptCall
 
 # Version, time of the change in epoch milliseconds, body.
 StoredValue = tuple[int, int, bytes]

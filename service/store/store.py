@@ -13,9 +13,9 @@ Keys of one subject, `gpt4rec:{u:<user>}:…` (`s:` for sessions), all in one ha
     features           who it is, as lists may know it (`service.store.user_features`)
     floor              score of the newest event of a checkpoint: the log takes none that is no newer
 
-What was shown and what came of it is in streams of its own (`service.store.log_streams`), and so are the subjects that
-wait to be encoded by another process (`service.store.encode_stream`) and the items that were stored over HTTP
-(`service.store.items`).
+What was shown and what came of it is in streams of its own (`service.store.streams.log_streams`), and so are the
+subjects that wait to be encoded by another process (`service.store.streams.encode_stream`). The items that were stored
+over HTTP are in `service.store.items`.
 
 Every method raises StoreUnavailable and nothing else. A write that raised may still have happened. Repeating it is
 safe, because events are idempotent and states are written with compare-and-set.
@@ -30,19 +30,19 @@ from typing import Any
 
 from service.common import logs
 from service.common.errors import SettingsError, StoreUnavailable
-from service.store.encode_stream import EncodeStream
 from service.store.history_calls import HistoryCalls, appended_of, events_of, record_of, replaced_by
 from service.store.items import ItemStore
-from service.store.log_streams import LogStreams
 from service.store.lua_script import Script
 from service.store.outcome_fields import OutcomeFields
 from service.store.page_marks import PageMarks
 from service.store.records import AppendResult, NewEvent, StateWrite, Subject, UserRecord
-from service.store.redis_link import RedisLink, ScriptCall
+from service.store.redis.redis_link import RedisLink, ScriptCall
 from service.store.seen_items import NOTHING_SEEN, SeenItems
 from service.store.server_probe import ServerProbe
 from service.store.shared_values import SharedValues
 from service.store.store_settings import StoreSettings
+from service.store.streams.encode_stream import EncodeStream
+from service.store.streams.log_streams import LogStreams
 from service.store.user_features import UserFeatures, Values
 
 log = logs.get(__name__)

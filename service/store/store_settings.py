@@ -15,7 +15,7 @@ class StoreSettings:
     """Settings of the store.
 
     Attributes:
-        url: See `service.store.redis_url`.
+        url: See `service.store.redis.redis_url`.
         prefix: Prefix of every key.
         history_cap: Events kept for each subject; at least the receptive field of every model that is served.
         seen_max: Items remembered beyond the log of each subject, so that they stay out of its lists.

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from service.artifact.array_types import FloatArray, IntArray
-from service.artifact.catalogue import Catalogue
-from service.artifact.popularity import Popularity
+from service.artifact.items.catalogue import Catalogue
+from service.artifact.scorers.popularity import Popularity
 from service.engine.interface import CatalogueView
 
 # The most popular items that have half of all events, those that have the next 30 %, the others; items without events;

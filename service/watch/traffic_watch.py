@@ -21,9 +21,9 @@ from prometheus_client import Gauge
 from service.artifact.array_types import IntArray
 from service.common import logs
 from service.common.deadline import Clock
-from service.common.metrics import Metrics
-from service.common.watch_metrics import WATCH_BASELINES
 from service.lifecycle.served_model import ServedModel
+from service.metrics.service_metrics import Metrics
+from service.metrics.watch_metrics import WATCH_BASELINES
 from service.watch.baseline import WatchBaseline, WatchBaselineError, read_baseline
 from service.watch.counting import Counting, SeenEvent, ShownList
 from service.watch.drift import Drift, drifts

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from service.artifact.artifact import Artifact
-from service.artifact.neighbour_table import NeighbourTable
+from service.artifact.scorers.neighbour_table import NeighbourTable
 from service.engine.engine import Engine
 from service.schemas.list_answers import BasketAnswer, TogetherAnswer
 from tests.support.aio import asynchronous

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.common.metrics import value_of
+from service.metrics.service_metrics import value_of
 from service.schemas.list_answers import BatchAnswer
 from tests.support.aio import asynchronous
 from tests.support.processes import ids

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from service.access.keys import Keys
 from service.common.errors import TooManyStreams
-from service.common.metrics import value_of
+from service.metrics.service_metrics import value_of
 from service.ops.console import STREAMS_MAX, EventStream
 from service.store.health import RedisCheck
 from tests.support.aio import asynchronous

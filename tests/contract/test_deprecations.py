@@ -14,11 +14,11 @@ from fastapi import FastAPI
 
 from service.access.keys import entry
 from service.app import create_app
-from service.common.settings import Settings
 from service.schemas.deprecations import DEPRECATIONS, AnswerField, BodyField, Deprecated, Deprecations, Operation
 from service.schemas.list_answers import SimilarAnswer
 from service.schemas.recommend_request import RecommendRequest
 from service.schemas.user_requests import Event
+from service.settings.service_settings import Settings
 from tests.support.aio import asynchronous
 from tests.support.fakes import FakeEngine, away_store
 from tests.support.openapi import document

@@ -11,9 +11,9 @@ import pytest
 from redis.asyncio import Redis
 
 from service.common.errors import SettingsError
-from service.common.settings import Settings
 from service.history.profile import Profile
 from service.history.pseudonyms import Pseudonyms
+from service.settings.service_settings import Settings
 from service.store.records import Subject
 from tests.support.aio import asynchronous, eventually
 from tests.support.serving import Service, serving

@@ -15,9 +15,9 @@ import pytest
 
 from service.artifact.array_types import IntArray
 from service.artifact.features import EventArrays
-from service.artifact.own_items import OwnItems
-from service.artifact.ranker_weights import RankerWeights
-from service.artifact.signal_files import ITEM_CF, POPULARITY
+from service.artifact.scorers.own_items import OwnItems
+from service.artifact.scorers.ranker_weights import RankerWeights
+from service.artifact.scorers.signal_files import ITEM_CF, POPULARITY
 from service.common.deadline import Clock
 from service.common.errors import ModelError
 from service.common.request_context import RequestContext

@@ -87,7 +87,7 @@ async def test_a_named_origin_may_call_the_api_and_read_its_errors_but_not_ops()
 @pytest.mark.parametrize("origins", ["shop.example", "https://shop.example/", "https://a.example,*", "null"])
 def test_what_is_no_origin_stops_the_start(origins: str) -> None:
     from service.app import create_app
-    from service.common.settings import Settings
+    from service.settings.service_settings import Settings
 
     with pytest.raises(ServiceError, match="GPT4REC_CORS_ORIGINS"):
         create_app(Settings(cors_origins=origins))

@@ -13,8 +13,8 @@ from redis.asyncio import Redis
 
 from loadtests.engine.interleavings import interleaved
 from service.answers.kept_lists import Question
-from service.common.metrics import value_of
 from service.engine.engine import Engine
+from service.metrics.service_metrics import value_of
 from service.recommend import known_lists
 from service.recommend.list_key import question_of
 from service.recommend.request_plan import Plan

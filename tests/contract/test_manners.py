@@ -248,7 +248,7 @@ def test_no_script_calls_an_absolute_address() -> None:
 )  # fmt: skip
 def test_a_bad_prefix_or_proxy_stops_the_start(setting: str, value: str) -> None:
     from service.app import create_app
-    from service.common.settings import Settings
+    from service.settings.service_settings import Settings
 
     with pytest.raises(ServiceError, match=f"GPT4REC_{setting.upper()}: {re.escape(value)} is n"):
         create_app(Settings.model_validate({setting: value}))

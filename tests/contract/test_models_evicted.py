@@ -11,13 +11,13 @@ import pytest
 
 from service.api.runtime import SpaceRuntime
 from service.assembly.space import open_space
-from service.common.metrics import Metrics
 from service.common.request_context import RequestContext
-from service.common.settings import Settings
-from service.common.space import Space
 from service.lifecycle.evictable_engine import EvictableEngine, Footprint
 from service.lifecycle.resident_models import ResidentModels
+from service.metrics.service_metrics import Metrics
 from service.schemas.recommend_request import RecommendRequest
+from service.settings.service_settings import Settings
+from service.settings.space import Space
 from tests.support.aio import asynchronous, eventually
 from tests.support.valkey import Valkey
 

@@ -13,10 +13,10 @@ import orjson
 import pytest
 import yaml
 
-from service.artifact.ranker_weights import DENSE, PATH
-from service.common.metrics import value_of
+from service.artifact.scorers.ranker_weights import DENSE, PATH
 from service.engine.engine import Engine
 from service.guard.guard import Outcome
+from service.metrics.service_metrics import value_of
 from service.schemas.ops_answers import ModelsAnswer, PoliciesAnswer
 from service.store.records import Subject
 from tests.support.aio import asynchronous, eventually

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
-from service.api.openapi_examples import recorded
-from service.api.openapi_operations import TAGS, operations
+from service.api.openapi.examples import recorded
+from service.api.openapi.operations import TAGS, operations
 from service.schemas.parsing import parse
 from tests.support.aio import asynchronous
 from tests.support.openapi import allows, application, whole

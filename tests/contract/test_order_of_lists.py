@@ -10,10 +10,10 @@ import pytest
 
 from export.order import with_order
 from service.artifact.artifact import Artifact
-from service.common.metrics import value_of
 from service.engine.draw import Draw
 from service.engine.engine import Engine
 from service.engine.jobs import DecodedList, DecodeJob
+from service.metrics.service_metrics import value_of
 from service.ordering.ordering import Ordering
 from tests.contract.test_recorded_lists import recorded
 from tests.support.aio import asynchronous

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from service.common.metrics import value_of
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 from service.engine.jobs import decode_key, encode_key
 from service.guard.guard import Outcome
+from service.metrics.service_metrics import value_of
 from service.recommend.request_plan import HISTORY_NOT_READ
 from service.schemas.list_answers import RecommendAnswer
 from service.store.records import Subject

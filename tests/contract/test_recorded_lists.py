@@ -13,14 +13,14 @@ import pytest
 from redis.asyncio import Redis
 
 from service.artifact.artifact import Artifact
-from service.artifact.noise import id_hashes
+from service.artifact.graphs.noise import id_hashes
 from service.common.errors import StoreUnavailable
-from service.common.metrics import value_of
 from service.engine.decode.draws import draw
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 from service.exposures.exposure import unpacked
-from service.store.log_streams import LogStreams
+from service.metrics.service_metrics import value_of
+from service.store.streams.log_streams import LogStreams
 from tests.support.aio import asynchronous, eventually
 from tests.support.fakes import FakeEngine
 from tests.support.serving import Service, serving

@@ -15,8 +15,8 @@ import structlog
 
 from service.cli.ops_text import audit_lines, fallback_lines, models_lines, policies_lines, status_lines
 from service.common import logs
-from service.common.metrics import value_of
 from service.history.ingest import Ingest
+from service.metrics.service_metrics import value_of
 from service.schemas.answer import Problem
 from service.schemas.ops_answers import AuditAnswer, FallbackAnswer, PoliciesAnswer
 from service.schemas.service_answers import HealthAnswer, ReadyAnswer, VersionAnswer

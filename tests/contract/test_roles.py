@@ -12,10 +12,11 @@ from redis.asyncio import Redis
 
 from service.access import rate_limits
 from service.history import state_blob
-from service.store import encode_scripts, lua_scripts
-from service.store.encode_stream import GROUP, EncodeStream, Handed
+from service.store import lua_scripts
 from service.store.records import Subject
 from service.store.redis_rights import acl_line, commands_of
+from service.store.streams import encode_scripts
+from service.store.streams.encode_stream import GROUP, EncodeStream, Handed
 from tests.support.aio import asynchronous, eventually
 from tests.support.fakes import LAYOUT, FakeEngine
 from tests.support.serving import Service, serving

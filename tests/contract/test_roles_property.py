@@ -17,8 +17,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from service.common.encode_metrics import EncodeMetrics
-from service.common.metrics import Metrics
 from service.history import state_blob
 from service.history.profile import Profile, pending_encoding
 from service.history.profile_cache import ProfileCache
@@ -26,8 +24,10 @@ from service.history.state_keeper import StateKeeper
 from service.history.state_writer import StateWriter
 from service.history.stream_encoder import StreamEncoder
 from service.history.write_queue import WriteQueue
-from service.store.encode_stream import Handed
+from service.metrics.encode_metrics import EncodeMetrics
+from service.metrics.service_metrics import Metrics
 from service.store.records import Subject
+from service.store.streams.encode_stream import Handed
 from tests.support.fakes import LAYOUT, add
 from tests.support.serving import Service, serving
 from tests.support.valkey import Valkey

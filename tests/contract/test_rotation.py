@@ -9,10 +9,10 @@ import pytest
 
 from loadtests.harness.hung_file import hang, held
 from service.access import keys
-from service.common.disk_lane import DiskLane
-from service.common.metrics import Metrics
-from service.common.settings import DEFAULT_POLICIES
 from service.engine.engine import Engine
+from service.metrics.service_metrics import Metrics
+from service.process.disk_lane import DiskLane
+from service.settings.service_settings import DEFAULT_POLICIES
 from tests.support.aio import asynchronous, eventually
 from tests.support.fakes import FakeEngine
 from tests.support.serving import serving

@@ -11,12 +11,12 @@ import pytest
 from export.signing import SigningKey, new_key
 from service.artifact.signature import SIGNATURE
 from service.common.errors import SettingsError, StartupError
-from service.common.metrics import Metrics
 from service.common.request_errors import ModelRefused
-from service.common.settings import Settings
-from service.common.space import Space
 from service.engine.engine import Engine
 from service.lifecycle.loader import Loader
+from service.metrics.service_metrics import Metrics
+from service.settings.service_settings import Settings
+from service.settings.space import Space
 from tests.support.aio import asynchronous
 from tests.support.fakes import FakeEngine
 from tests.support.serving import Service, serving

@@ -11,13 +11,13 @@ import pytest
 
 from service.api.runtime import SpaceRuntime
 from service.assembly.space import open_space
-from service.common.metrics import Metrics
 from service.common.request_context import RequestContext
 from service.common.request_errors import NotFound
-from service.common.settings import Settings
-from service.common.space import Space
+from service.metrics.service_metrics import Metrics
 from service.policies import policies
 from service.schemas.recommend_request import RecommendRequest
+from service.settings.service_settings import Settings
+from service.settings.space import Space
 from tests.support.aio import asynchronous
 from tests.support.fakes import FakeEngine
 from tests.support.valkey import Valkey

@@ -10,10 +10,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.common.metrics import value_of
 from service.history import state_blob
 from service.history.profile import extended
 from service.history.profile_cache import ProfileCache
+from service.metrics.service_metrics import value_of
 from service.store.records import NewEvent, Subject, UserRecord
 from service.store.store import Store
 from service.store.store_settings import StoreSettings

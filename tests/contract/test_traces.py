@@ -6,7 +6,7 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from service.common.metric_text import OPEN_METRICS, PLAIN
+from service.metrics.text_formats import OPEN_METRICS, PLAIN
 from tests.support.aio import asynchronous
 from tests.support.serving import serving
 from tests.support.traces import traced

@@ -13,11 +13,11 @@ import pytest
 
 from service.artifact.features import EventArrays, Vocabulary
 from service.artifact.session_marks import mark_number, mark_of
-from service.common.metrics import value_of
 from service.engine.encoder_state import EncoderState
 from service.engine.jobs import EncodeJob
 from service.history import state_blob
 from service.history.state_blob import VersionedState
+from service.metrics.service_metrics import value_of
 from service.store.history_calls import CHECKPOINT
 from service.store.records import Subject
 from tests.support.aio import asynchronous

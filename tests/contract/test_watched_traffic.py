@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from service.common.metrics import value_of
+from service.metrics.service_metrics import value_of
 from tests.support.aio import asynchronous
 from tests.support.serving import serving
 from tests.support.valkey import Valkey

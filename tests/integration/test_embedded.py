@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from service.common.errors import StartupError
-from service.store.embedded_valkey import EmbeddedValkey
 from service.store.records import NewEvent, Subject, UserRecord
+from service.store.redis.embedded_valkey import EmbeddedValkey
 from service.store.store import Store
 from service.store.store_settings import StoreSettings
 
@@ -138,7 +138,7 @@ def test_a_server_that_ends_at_once_is_quoted(tmp_path: Path, monkeypatch: pytes
     fake = tmp_path / "fake-server"
     fake.write_text("#!/bin/sh\necho no memory today\nexit 1\n")
     fake.chmod(0o755)
-    monkeypatch.setattr("service.store.embedded_valkey._binary", lambda: fake)
+    monkeypatch.setattr("service.store.redis.embedded_valkey._binary", lambda: fake)
     with pytest.raises(StartupError, match="no memory today"):
         EmbeddedValkey(tmp_path / "data").start()
 
@@ -146,7 +146,7 @@ def test_a_server_that_ends_at_once_is_quoted(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_the_server_ends_with_its_parent_and_keeps_what_it_acknowledged(tmp_path: Path, how: signal.Signals) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from service.store.embedded_valkey import EmbeddedValkey\n"
+        "import sys, time; from pathlib import Path; from service.store.redis.embedded_valkey import EmbeddedValkey\n"
         "server = EmbeddedValkey(Path(sys.argv[1])); url = server.start()\n"
         "print(server.pid, url, flush=True); time.sleep(600)"
     )

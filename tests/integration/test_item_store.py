@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from service.catalogue.live_items import LiveItems
-from service.common.metrics import Metrics
+from service.metrics.service_metrics import Metrics
 from service.store import items
 from service.store.items import ItemWrite
 from service.store.store import Store

@@ -15,12 +15,12 @@ import pytest
 
 from loadtests.harness.kafka_broker import KafkaBroker
 from service.common.errors import SettingsError
-from service.common.settings_loader import load_kafka
 from service.exposures.exposure import erased_entry
 from service.exposures.list_ids import ListIds
 from service.intake.exposures import exposure_topic
 from service.intake.kafka_options import producer_options
 from service.intake.records import DeliveryFailed, Outgoing
+from service.settings.loader import load_kafka
 from tests.support.aio import asynchronous
 from tests.support.kafka import broker, messages_of, needs_kafka
 from tests.support.processes import items_of

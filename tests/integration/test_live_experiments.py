@@ -14,9 +14,9 @@ from deploy.loop.sink.live_outcomes import LiveOutcomes
 from deploy.loop.sink.tallies import DAY_MS, GROUPS_MOST
 from model.online.log_schema import frame_of
 from service.common.errors import StoreUnavailable
-from service.common.metrics import value_of
 from service.experiments.outcomes import Outcomes, Place, of_arms, packed, unpacked
 from service.experiments.sums import Sums
+from service.metrics.service_metrics import value_of
 from service.store.outcome_fields import OutcomeFields
 from tests.support.aio import asynchronous
 from tests.support.sink_world import HOUR_MS, World, world

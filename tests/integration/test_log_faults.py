@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 from loadtests.harness.hung_file import hang, held
-from service.common.settings import DEFAULT_POLICIES
+from service.settings.service_settings import DEFAULT_POLICIES
 from tests.support.processes import PATIENT, Serve, items_of, kept, post, recommend
 from tests.support.valkey import Valkey
 

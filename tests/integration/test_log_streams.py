@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from service.common.metrics import Metrics, value_of
 from service.exposures.erasure import StreamErasure
 from service.exposures.exposure import shard_of
 from service.exposures.recorder import Recorder, RecorderSettings
-from service.store.log_streams import GROUP, Appended, Entry, Shard
+from service.metrics.service_metrics import Metrics, value_of
 from service.store.records import NewEvent, Subject
 from service.store.store import Store
 from service.store.store_settings import StoreSettings
+from service.store.streams.log_streams import GROUP, Appended, Entry, Shard
 from tests.support.aio import asynchronous
 from tests.support.valkey import Valkey
 

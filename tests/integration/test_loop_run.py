@@ -21,7 +21,7 @@ import pytest
 
 from loadtests.common.meanwhile import meanwhile
 from loadtests.harness import served_process
-from service.common.loop_metrics import STEPS
+from service.metrics.loop_metrics import STEPS
 
 TOKEN = "tok"
 SETTINGS = {"GPT4REC_OPS_TOKENS": f"alice:{TOKEN}", "GPT4REC_DEADLINE_MS": "5000", "GPT4REC_DEADLINE_MAX_MS": "5000"}

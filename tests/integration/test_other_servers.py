@@ -12,7 +12,7 @@ import pytest
 
 from service.api import other_servers
 from service.common.errors import SettingsError
-from service.common.settings import Settings
+from service.settings.service_settings import Settings
 from tests.support.processes import PATIENT, serve
 from tests.support.valkey import Valkey
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from service.artifact.catalogue import Catalogue
+from service.artifact.items.catalogue import Catalogue
 from tests.support.artifacts import random_parts, write_artifact
 from tests.support.browser import DESK, PHONE, accessibility_faults, browser, scrolls_sideways  # noqa: F401 - a fixture
 from tests.support.processes import PATIENT, Serve, serve

@@ -14,13 +14,13 @@ from loadtests.harness.redis_cluster import RedisCluster
 from service.access.keys import Caller
 from service.access.rate_limits import Rates, rate_of
 from service.common.errors import StoreUnavailable
-from service.common.metrics import Metrics
 from service.common.request_errors import TooManyRequests
-from service.store.log_streams import Entry, Shard
+from service.metrics.service_metrics import Metrics
 from service.store.records import NewEvent, Subject
 from service.store.store import Store
 from service.store.store_settings import StoreSettings
-from service.store.stream_group import BEGINNING, NEW, StreamGroup
+from service.store.streams.log_streams import Entry, Shard
+from service.store.streams.stream_group import BEGINNING, NEW, StreamGroup
 from tests.support.aio import asynchronous, eventually
 
 pytestmark = pytest.mark.fleet

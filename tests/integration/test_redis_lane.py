@@ -11,7 +11,7 @@ import hiredis
 import pytest
 
 from service.common.errors import StoreUnavailable
-from service.store.redis_read_lane import RedisLane
+from service.store.redis.redis_read_lane import RedisLane
 from tests.support.aio import asynchronous, eventually
 
 

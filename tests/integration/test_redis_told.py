@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.common.errors import SettingsError, StoreUnavailable
-from service.common.metrics import Metrics, value_of
+from service.metrics.service_metrics import Metrics, value_of
 from service.store import lua_scripts, redis_rights
 from service.store.health import RedisCheck
 from service.store.records import NewEvent, Subject

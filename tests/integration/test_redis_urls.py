@@ -13,11 +13,11 @@ from redis.asyncio import Redis as AsyncRedis
 
 from service.common.errors import SettingsError
 from service.coordination.forced_mode import Mode
-from service.store.log_streams import STREAMS, Appended, Entry, Shard
 from service.store.records import NewEvent, Subject
-from service.store.redis_client import client_for
+from service.store.redis.redis_client import client_for
 from service.store.store import Store
 from service.store.store_settings import StoreSettings
+from service.store.streams.log_streams import STREAMS, Appended, Entry, Shard
 from tests.support.aio import asynchronous, eventually
 from tests.support.valkey import server
 

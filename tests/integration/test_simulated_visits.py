@@ -20,7 +20,7 @@ from model.online.log_schema import KINDS, Kind, entry_row, frame_of
 from model.online.made_traffic import Suspicion
 from model.online.outcomes import by_list, by_position, genuine
 from service.artifact.artifact import Artifact
-from service.store.log_streams import STREAMS
+from service.store.streams.log_streams import STREAMS
 
 
 def test_streams_have_the_lists_and_clicks_of_users_and_mark_those_of_programs(random_artifact: Path) -> None:

@@ -21,15 +21,15 @@ from deploy.loop.sink.hand import Taken
 from deploy.loop.sink.live_outcomes import LiveOutcomes
 from loadtests.loop import sink_faults
 from model.online.log_schema import LogError
-from service.common.metrics import value_of
 from service.experiments.outcomes import Outcomes, Place, by_group, of_arms, unpacked
 from service.experiments.outcomes import packed as packed_outcomes
 from service.experiments.sums import Sums
 from service.exposures.exposure import erased_entry, merged_entry, packed
 from service.intake.records import DeliveryFailed
-from service.store.log_streams import Shard
+from service.metrics.service_metrics import value_of
 from service.store.outcome_fields import OutcomeFields
-from service.store.stream_group import BEGINNING, StreamEntry
+from service.store.streams.log_streams import Shard
+from service.store.streams.stream_group import BEGINNING, StreamEntry
 from tests.support.aio import asynchronous
 from tests.support.sink_world import HOUR_MS, NOW_MS, SHARD, running, shown, until, world
 from tests.support.valkey import Valkey

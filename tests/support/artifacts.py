@@ -15,14 +15,14 @@ from export.learn_ranker import LearnedRanker
 from export.publish import publish, staging
 from model.network.gpt4rec import GPT4Rec
 from model.tokenizers.atomic import AtomicTokenizer
-from service.artifact.cells import Cells
 from service.artifact.features import ContextVocabulary
-from service.artifact.item_cf import ItemCF
-from service.artifact.item_column import ItemColumn
-from service.artifact.neighbour_table import NeighbourTable
-from service.artifact.own_items import OwnItems
-from service.artifact.popularity import Popularity
-from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE, DENSE_ALONE, PATH, RankerWeights, Weights
+from service.artifact.graphs.cells import Cells
+from service.artifact.scorers.item_cf import ItemCF
+from service.artifact.scorers.item_column import ItemColumn
+from service.artifact.scorers.neighbour_table import NeighbourTable
+from service.artifact.scorers.own_items import OwnItems
+from service.artifact.scorers.popularity import Popularity
+from service.artifact.scorers.ranker_weights import DEFAULT_GROUP, DENSE, DENSE_ALONE, PATH, RankerWeights, Weights
 from service.artifact.trie import Trie
 from tests.support.networks import random_catalogue, random_network
 

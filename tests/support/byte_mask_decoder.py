@@ -12,11 +12,11 @@ import onnx_ir as ir
 from export.graphs.decoder import Beam, Children, DecoderGraph
 from export.graphs.graph_writer import FLOAT, INT, GraphDtype, graph_shape
 from model.network.config import NetworkConfig
-from service.artifact import decoder_interface
-from service.artifact import graph_names as names
-from service.artifact.graph_interface import Dtype, GraphShape, Interface, Tensor
-from service.artifact.graph_names import NEVER, level_input
-from service.artifact.level_tables import levels_by_rows
+from service.artifact.graphs import decoder_interface
+from service.artifact.graphs import graph_names as names
+from service.artifact.graphs.graph_interface import Dtype, GraphShape, Interface, Tensor
+from service.artifact.graphs.graph_names import NEVER, level_input
+from service.artifact.graphs.level_tables import levels_by_rows
 
 
 def write_byte_mask_decoder(

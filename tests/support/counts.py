@@ -14,8 +14,8 @@ from model.evaluation.baselines import fit_neighbours
 from model.signals.counted.range_counts import SplitRule
 from model.signals.shared_users import ItemTotals, Kind, shared, touched_items
 from model.signals.transition_table import transition_counts, transition_table
-from service.artifact.item_cf import ItemCF
-from service.artifact.neighbour_table import NeighbourTable
+from service.artifact.scorers.item_cf import ItemCF
+from service.artifact.scorers.neighbour_table import NeighbourTable
 
 TABLES = ("items", "pairs", "transitions", "split")
 

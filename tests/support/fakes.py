@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from service.artifact.catalogue import Catalogue
-from service.artifact.catalogue_item import CatalogueItem
-from service.artifact.encoder_version import EncoderVersion
 from service.artifact.features import ContextVocabulary, EventArrays, Vocabulary
-from service.artifact.item_cf import ItemCF
-from service.artifact.neighbour_table import NeighbourTable
-from service.artifact.order_weights import OrderWeights
-from service.artifact.own_items import OwnItems
-from service.artifact.popularity import Popularity
-from service.artifact.ranker_weights import RankerWeights
-from service.artifact.signal_files import SignalPart
-from service.artifact.state_layout import attention_layout
+from service.artifact.graphs.encoder_version import EncoderVersion
+from service.artifact.graphs.state_layout import attention_layout
+from service.artifact.items.catalogue import Catalogue
+from service.artifact.items.catalogue_item import CatalogueItem
+from service.artifact.scorers.item_cf import ItemCF
+from service.artifact.scorers.neighbour_table import NeighbourTable
+from service.artifact.scorers.order_weights import OrderWeights
+from service.artifact.scorers.own_items import OwnItems
+from service.artifact.scorers.popularity import Popularity
+from service.artifact.scorers.ranker_weights import RankerWeights
+from service.artifact.scorers.signal_files import SignalPart
 from service.artifact.trie import Trie
 from service.engine.candidates import Candidates
 from service.engine.decode.filters import FilterTable

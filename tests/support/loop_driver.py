@@ -25,9 +25,9 @@ from deploy.loop.run import service as service_module
 from deploy.loop.run.gpt4rec import Done
 from deploy.loop.run.locks import LockedError
 from service.common import logs
-from service.common.loop_metrics import LoopMetrics
-from service.common.loop_settings import LoopSettings
-from service.common.settings import Settings
+from service.metrics.loop_metrics import LoopMetrics
+from service.settings.loop_settings import LoopSettings
+from service.settings.service_settings import Settings
 
 CRASH: list[str | None] = [None]
 CANDIDATE: list[Path] = []

@@ -18,8 +18,8 @@ from deploy.loop.run.loop import Loop
 from deploy.loop.run.schedule import Schedule
 from deploy.loop.run.service import Service, ServiceAwayError, ServiceRefusedError
 from deploy.loop.run.world import World
-from service.common.loop_metrics import LoopMetrics
-from service.common.loop_settings import LoopSettings
+from service.metrics.loop_metrics import LoopMetrics
+from service.settings.loop_settings import LoopSettings
 
 NOW = 1_800_000_000.0
 

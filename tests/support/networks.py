@@ -18,9 +18,9 @@ from export.graphs.sampler import write_sampler
 from model.network.config import SIZES, NetworkConfig
 from model.network.gpt4rec import GPT4Rec
 from service.artifact.array_types import IntArray
-from service.artifact.catalogue import Catalogue
-from service.artifact.catalogue_item import CatalogueItem
 from service.artifact.features import EVENT_TYPES
+from service.artifact.items.catalogue import Catalogue
+from service.artifact.items.catalogue_item import CatalogueItem
 
 
 def random_codes(rng: np.random.Generator, n_items: int, sizes: Sequence[int]) -> IntArray:

@@ -10,8 +10,8 @@ import jsonschema_rs
 from fastapi import FastAPI
 
 from service.app import create_app
-from service.common.settings import Settings
 from service.schemas.deprecations import DEPRECATIONS, Deprecations
+from service.settings.service_settings import Settings
 
 
 def application(deprecations: Deprecations = DEPRECATIONS) -> FastAPI:

@@ -1,6 +1,7 @@
 """Records the examples of the OpenAPI document: `python -m tests.support.openapi_examples --artifact DIR`.
 
-Every request is sent to a real service, and its answer, with long lists cut, is written to `service/api/examples.json`.
+Every request is sent to a real service. Its answer, with long lists cut, is written to
+`service/api/openapi/examples.json`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 from tests.support.processes import PATIENT, Serve, items_of, serve
 
-OUT = Path(__file__).resolve().parents[2] / "service" / "api" / "examples.json"
+OUT = Path(__file__).resolve().parents[2] / "service" / "api" / "openapi" / "examples.json"
 # Elements of a list that are kept.
 _KEPT = 3
 _TOKEN = {"Authorization": "Bearer tok"}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from service.artifact.order_weights import OrderWeights
+from service.artifact.scorers.order_weights import OrderWeights
 
 NO_EFFECT: Mapping[str, float] = {"base": 0.0, "score": 1.0, "item": 0.0, "alike": 0.0, "follows": 0.0}
 

@@ -10,7 +10,7 @@ from model.data.split import leave_one_out
 from model.evaluation.baselines import ItemCFConfig, fit_item_cf
 from model.evaluation.evaluate import item_cf_ranker
 from model.evaluation.sharded import Opened, systems_of
-from service.artifact.popularity import Popularity
+from service.artifact.scorers.popularity import Popularity
 
 
 @dataclass(frozen=True)

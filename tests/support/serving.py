@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from service.api.runtime import Runtime
 from service.app import create_app
-from service.common.settings import Settings
+from service.settings.service_settings import Settings
 from service.store.store import Store
 from service.store.store_settings import StoreSettings
 from tests.support.aio import eventually

@@ -11,7 +11,7 @@ import httpx
 import yaml
 
 from service.app import create_app
-from service.common.settings import Settings
+from service.settings.service_settings import Settings
 from tests.support.fakes import FakeEngine
 from tests.support.serving import Service
 

@@ -20,12 +20,12 @@ from deploy.loop.sink.live_outcomes import LiveOutcomes
 from deploy.loop.sink.recent_erasures import RecentErasures
 from deploy.loop.sink.sink import Bounds, Sink
 from model.online.log_folder import LogFolder
-from service.common.metrics import value_of
-from service.common.sink_metrics import SinkMetrics
 from service.exposures.exposure import shard_of
+from service.metrics.service_metrics import value_of
+from service.metrics.sink_metrics import SinkMetrics
 from service.store.erasure_list import ErasureList
-from service.store.log_streams import GROUP, Entry, LogStreams, Shard
-from service.store.stream_group import StreamGroup
+from service.store.streams.log_streams import GROUP, Entry, LogStreams, Shard
+from service.store.streams.stream_group import StreamGroup
 from tests.support.valkey import Valkey
 
 SHARDS = 2

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from loadtests.harness.valkey import TcpValkey
-from service.store.embedded_valkey import EmbeddedValkey
+from service.store.redis.embedded_valkey import EmbeddedValkey
 
 __all__ = ["TcpValkey", "Valkey", "pid_of_embedded", "say", "server", "shared_valkey", "valkey"]
 

@@ -55,7 +55,7 @@ def run(
     or went back; 4 another loop has the work folder; 5 stopped before the end. Every other setting is an environment
     variable GPT4REC_LOOP_… (docs/reference.md).
     """
-    from service.common.settings_loader import load, load_loop
+    from service.settings.loader import load, load_loop
 
     if full and increment:
         raise typer.BadParameter("choose one of --full and --increment")
@@ -101,7 +101,7 @@ def status(
     from deploy.loop.run.telling import status as told
     from deploy.loop.run.telling import status_lines
     from model.errors import RunError
-    from service.common.settings_loader import load_work
+    from service.settings.loader import load_work
 
     own = load_work(loop_work=_text(work))
     try:

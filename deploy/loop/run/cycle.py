@@ -25,7 +25,7 @@ from deploy.loop.run.journal import Cycle, iso
 from deploy.loop.run.world import EndedError, World
 from model.errors import RunError
 from service.common import logs
-from service.common.loop_metrics import STEPS
+from service.metrics.loop_metrics import STEPS
 
 log = logs.get(__name__)
 

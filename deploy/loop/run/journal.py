@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from model.errors import RunError
 from service.common.atomic_files import write_durably
-from service.common.loop_metrics import STEPS
+from service.metrics.loop_metrics import STEPS
 
 FORMAT = 1
 Kind = Literal["increment", "full"]

@@ -12,7 +12,7 @@ from deploy.loop.run.retention import keep_house
 from deploy.loop.run.schedule import Schedule
 from deploy.loop.run.world import World
 from service.common import logs
-from service.common.loop_metrics import LoopMetrics
+from service.metrics.loop_metrics import LoopMetrics
 
 log = logs.get(__name__)
 

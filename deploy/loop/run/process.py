@@ -26,11 +26,11 @@ from deploy.loop.run.world import World, report_of
 from service.access import credentials
 from service.api.listeners import bind
 from service.common import logs
-from service.common.loop_metrics import LoopMetrics
-from service.common.loop_settings import LoopSettings
-from service.common.process_end import end_within
-from service.common.settings import Settings
 from service.intake.side_door import open_side_door
+from service.metrics.loop_metrics import LoopMetrics
+from service.process.process_end import end_within
+from service.settings.loop_settings import LoopSettings
+from service.settings.service_settings import Settings
 
 log = logs.get(__name__)
 

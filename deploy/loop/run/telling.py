@@ -11,7 +11,7 @@ from deploy.loop.run.journal import Cycle, Journal, iso, seconds_of
 from deploy.loop.run.locks import holder
 from deploy.loop.run.schedule import Schedule
 from deploy.loop.run.world import World
-from service.common.loop_metrics import STEPS
+from service.metrics.loop_metrics import STEPS
 
 _SHOWN = 10
 

@@ -15,7 +15,7 @@ from deploy.loop.run.service import Service
 from model.errors import RunError
 from service.common import logs
 from service.common.errors import SettingsError
-from service.common.loop_settings import LoopSettings
+from service.settings.loop_settings import LoopSettings
 
 log = logs.get(__name__)
 

@@ -21,9 +21,9 @@ from deploy.loop.sink.recent_erasures import RecentErasures
 from model.online.log_folder import LogFolder
 from model.online.log_schema import FORMAT, TIME_OF, Kind, LogError, entry_row, frame_of
 from service.common import logs
-from service.common.sink_metrics import SinkMetrics
 from service.exposures.exposure import unpacked
-from service.store.log_streams import Shard
+from service.metrics.sink_metrics import SinkMetrics
+from service.store.streams.log_streams import Shard
 
 log = logs.get(__name__)
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from service.common.deadline import Clock
-from service.store.log_streams import Shard
-from service.store.stream_group import StreamEntry
+from service.store.streams.log_streams import Shard
+from service.store.streams.stream_group import StreamEntry
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from model.online.log_folder import LogFolder
 from model.online.log_schema import TIME_OF, Kind, LogError, empty, frame_of
 from service.common import logs
 from service.common.errors import StoreUnavailable
-from service.common.sink_metrics import SinkMetrics
+from service.metrics.sink_metrics import SinkMetrics
 from service.store.erasure_list import ErasureList
 
 log = logs.get(__name__)

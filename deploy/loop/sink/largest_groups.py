@@ -9,8 +9,8 @@ from prometheus_client import Gauge
 from deploy.loop.sink.tallies import Key
 from model.online.grouped import OTHER
 from model.online.online_report import ARM, POSITION
-from service.common.sink_metrics import SinkMetrics
 from service.experiments.outcomes import Outcomes
+from service.metrics.sink_metrics import SinkMetrics
 
 _TOP = 20
 

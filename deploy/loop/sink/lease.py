@@ -9,7 +9,7 @@ import time
 
 from service.common import logs
 from service.common.errors import StoreUnavailable
-from service.store.stream_group import StreamGroup
+from service.store.streams.stream_group import StreamGroup
 
 log = logs.get(__name__)
 

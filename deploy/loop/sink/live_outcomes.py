@@ -22,11 +22,11 @@ from model.online.log_folder import LogFolder
 from model.online.log_schema import LogError
 from service.common import logs
 from service.common.errors import StoreUnavailable
-from service.common.sink_metrics import SinkMetrics
 from service.experiments.outcomes import Outcomes, Place, day_of, packed
-from service.store.log_streams import Shard
+from service.metrics.sink_metrics import SinkMetrics
 from service.store.outcome_fields import OutcomeFields
-from service.store.stream_group import StreamEntry
+from service.store.streams.log_streams import Shard
+from service.store.streams.stream_group import StreamEntry
 
 log = logs.get(__name__)
 

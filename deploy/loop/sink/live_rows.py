@@ -11,8 +11,8 @@ import polars as pl
 
 from model.online.log_folder import LogFolder
 from model.online.log_schema import TIME_OF, Kind, LogError, entry_row
-from service.store.log_streams import Shard
-from service.store.stream_group import StreamEntry
+from service.store.streams.log_streams import Shard
+from service.store.streams.stream_group import StreamEntry
 
 HOUR_MS = 3_600_000
 # What follows lists, in the order of its effect at one moment.

@@ -22,19 +22,19 @@ from model.online.log_folder import LogFolder
 from service.access import credentials, secret_files
 from service.api.listeners import bind
 from service.common import logs
-from service.common.background import spawn
 from service.common.errors import SettingsError
-from service.common.kafka_settings import KafkaSettings
-from service.common.metrics import Metrics
-from service.common.process_end import stop_signals
-from service.common.settings import Settings
-from service.common.sink_metrics import SinkMetrics
-from service.common.sink_settings import SinkSettings
 from service.intake.exposures import ExposureTopic, exposure_topic
 from service.intake.side_door import open_side_door
+from service.metrics.service_metrics import Metrics
+from service.metrics.sink_metrics import SinkMetrics
+from service.process.background import spawn
+from service.process.process_end import stop_signals
+from service.settings.kafka_settings import KafkaSettings
+from service.settings.service_settings import Settings
+from service.settings.sink_settings import SinkSettings
 from service.store.erasure_list import ErasureList
 from service.store.outcome_fields import OutcomeFields
-from service.store.stream_group import StreamGroup
+from service.store.streams.stream_group import StreamGroup
 
 log = logs.get(__name__)
 

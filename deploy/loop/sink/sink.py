@@ -20,10 +20,10 @@ from model.online.log_schema import LogError
 from service.common import logs
 from service.common.errors import ServiceError, StoreUnavailable
 from service.common.os_errors import sentence
-from service.common.sink_metrics import SinkMetrics
-from service.store.log_streams import STREAMS, Shard
-from service.store.redis_causes import MEANINGS
-from service.store.stream_group import BEGINNING, NEW, StreamEntry, StreamGroup
+from service.metrics.sink_metrics import SinkMetrics
+from service.store.redis.redis_causes import MEANINGS
+from service.store.streams.log_streams import STREAMS, Shard
+from service.store.streams.stream_group import BEGINNING, NEW, StreamEntry, StreamGroup
 
 log = logs.get(__name__)
 

@@ -17,7 +17,7 @@ import redis
 from loadtests.harness.served_process import started
 from loadtests.harness.sink_process import SinkProcess
 from service.common.errors import ServiceError
-from service.store.log_streams import STREAMS
+from service.store.streams.log_streams import STREAMS
 
 _TOKEN = "simulator-token"  # noqa: S105 - of a service on the loopback interface, for the time of the command
 PATIENCE_S = 600.0

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from model.network.config import NetworkConfig
-from service.artifact.state_layout import StateLayout
+from service.artifact.graphs.state_layout import StateLayout
 
 Task = Literal["next", "masked"]
 

@@ -32,7 +32,7 @@ from model.network.config import NetworkConfig
 from model.network.encoders.base import MASK_SCORE, Events, StepEncoder, log_seconds
 from model.network.encoders.layers import picked, stored_dtype
 from model.network.encoders.streaming import ROPE_BASE, quantise, rotate
-from service.artifact.state_layout import TIME_MS, StateArray, StateLayout
+from service.artifact.graphs.state_layout import TIME_MS, StateArray, StateLayout
 
 # Events that are added at once; keys, values and entries are carried from chunk to chunk.
 CHUNK = 64

@@ -29,7 +29,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from model.network.config import NetworkConfig
 from model.network.encoders.base import MASK_SCORE, Events, StepEncoder, log_seconds
-from service.artifact.state_layout import TIME_MS, StateArray, StateLayout
+from service.artifact.graphs.state_layout import TIME_MS, StateArray, StateLayout
 
 # Events of the short convolution, the newest included.
 WIDTH = 4

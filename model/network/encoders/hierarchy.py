@@ -35,7 +35,7 @@ from model.network.encoders.base import MASK_SCORE, Events, log_seconds
 from model.network.encoders.layers import picked, stored_dtype
 from model.network.encoders.memory_encoder import MemoryEncoder, earlier, window_arrays
 from model.network.encoders.streaming import quantise
-from service.artifact.state_layout import StateArray, StateLayout
+from service.artifact.graphs.state_layout import StateArray, StateLayout
 
 # What the half-lives of the short, the middle and the long horizon start from: four hours, four days, thirty days.
 HALF_LIVES_S = (14_400.0, 345_600.0, 2_592_000.0)

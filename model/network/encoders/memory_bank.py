@@ -33,7 +33,7 @@ from model.network.config import NetworkConfig
 from model.network.encoders.base import MASK_SCORE, Events
 from model.network.encoders.layers import picked
 from model.network.encoders.memory_encoder import MemoryEncoder, earlier, window_arrays
-from service.artifact.state_layout import StateArray, StateLayout
+from service.artifact.graphs.state_layout import StateArray, StateLayout
 
 # Writes up to about this share of a slot are none at all.
 CUT = 0.1

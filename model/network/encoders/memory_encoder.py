@@ -19,7 +19,7 @@ from model.network.config import NetworkConfig
 from model.network.encoders.base import MASK_SCORE, Events, StepEncoder, log_seconds
 from model.network.encoders.layers import picked, stored_dtype
 from model.network.encoders.streaming import Block, quantise, rotary, rotate
-from service.artifact.state_layout import TIME_MS, StateArray
+from service.artifact.graphs.state_layout import TIME_MS, StateArray
 
 # Events of a history that are added at once; the state is carried from chunk to chunk.
 CHUNK = 64

@@ -6,7 +6,7 @@ import importlib
 
 from model.network.config import NetworkConfig
 from model.network.encoders.base import Encoder
-from service.artifact.state_layout import StateLayout
+from service.artifact.graphs.state_layout import StateLayout
 
 # More events than any history has.
 EVERYTHING = 2**62

@@ -14,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from model.network.config import NetworkConfig, StateDtype
 from model.network.encoders.base import MASK_SCORE, Encoder, Events, log_seconds
-from service.artifact.state_layout import StateLayout, attention_layout
+from service.artifact.graphs.state_layout import StateLayout, attention_layout
 
 ROPE_BASE = 10_000.0
 

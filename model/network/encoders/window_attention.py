@@ -38,7 +38,7 @@ from model.network.encoders.layers import picked, stored_dtype
 from model.network.encoders.memory_encoder import CHUNK, KEYS_VALUES, window_arrays
 from model.network.encoders.routing import Router
 from model.network.encoders.streaming import quantise, rotary, rotate
-from service.artifact.state_layout import TIME_MS, StateArray, StateLayout
+from service.artifact.graphs.state_layout import TIME_MS, StateArray, StateLayout
 
 COUNT = "count"
 

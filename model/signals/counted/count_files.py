@@ -16,7 +16,7 @@ from model.data.errors import DataError
 from model.signals.counted.range_counts import PARTS, SPLIT_SCHEMA
 from model.signals.shared_users import ItemTotals, Kind, neighbour_table
 from model.signals.transition_table import table_of
-from service.artifact.item_cf import ItemCF
+from service.artifact.scorers.item_cf import ItemCF
 from service.common.atomic_files import naming
 
 __all__ = ["PAIRS", "TRANSITIONS", "Kind", "write_counts"]

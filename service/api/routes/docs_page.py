@@ -17,8 +17,8 @@ import orjson
 from fastapi import APIRouter, FastAPI, Request, Response
 
 from service.api.direct_route import DirectRoute
-from service.api.openapi_operations import operations
-from service.api.openapi_schemas import REF, Schema, fields_of, name_of, referred
+from service.api.openapi.operations import operations
+from service.api.openapi.schemas import REF, Schema, fields_of, name_of, referred
 from service.api.request import below_prefix
 
 router = APIRouter(route_class=DirectRoute, include_in_schema=False)

@@ -14,7 +14,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from service.api.direct_route import DirectRoute
-from service.api.openapi import answers, takes
+from service.api.openapi.document import answers, takes
 from service.api.request import counted, reply, runtime, secret_of
 from service.api.runtime import Runtime
 from service.schemas.parsing import parse

@@ -7,10 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from service.api.direct_route import DirectRoute
-from service.api.openapi import answers, problems_of, takes
+from service.api.openapi.document import answers, problems_of, takes
 from service.api.request import admitted, body_of, call_of, counted, reply, runtime, secret_of
 from service.api.space_of_request import space_path
-from service.common import metric_text
+from service.metrics import text_formats as metric_text
 from service.ops import worker_peers
 from service.schemas.item_filter import FIELDS_PATTERN, QUERY_FIELDS_DESCRIPTION, fields_of_query
 from service.schemas.list_answers import RecommendAnswer, SimilarAnswer

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from service.api.direct_route import DirectRoute
-from service.api.openapi import answers
+from service.api.openapi.document import answers
 from service.api.request import below_prefix, reply, runtime
 from service.schemas.service_answers import IndexAnswer
 

@@ -15,7 +15,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from service.api.direct_route import DirectRoute
-from service.api.openapi import answers, takes
+from service.api.openapi.document import answers, takes
 from service.api.request import admitted, counted, reply, runtime, secret_of
 from service.api.runtime import Runtime
 from service.catalogue.shop_items import Change, Op
@@ -24,7 +24,7 @@ from service.schemas import item_answers as out
 from service.schemas.items import ItemRequest, read_line
 from service.schemas.parsing import parse
 from service.schemas.values import Id
-from service.store.redis_causes import meaning
+from service.store.redis.redis_causes import meaning
 
 # What a plain word at the end of a path names; see the routes of frontends.
 OF_AN_ITEM = ("similar", "together", "disable", "enable")

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from service.api.direct_route import DirectRoute
-from service.api.openapi import answers, takes
+from service.api.openapi.document import answers, takes
 from service.api.problems import problem_body
 from service.api.request import admitted, body_of, call_of, counted, reply, runtime, secret_of
 from service.api.routes.frontend import FieldsQuery, PathId

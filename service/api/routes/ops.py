@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from service.api import static_pages
 from service.api.direct_route import DirectRoute
-from service.api.openapi import answers, takes
+from service.api.openapi.document import answers, takes
 from service.api.request import reply, runtime, secret_of
 from service.common.errors import StoreUnavailable
 from service.common.request_errors import NotFound
@@ -19,7 +19,7 @@ from service.ops.console import SERIES_S, EventStream
 from service.schemas import ops_answers as out
 from service.schemas.ops_requests import FallbackRequest
 from service.schemas.parsing import parse
-from service.store.redis_causes import meaning
+from service.store.redis.redis_causes import meaning
 
 router = APIRouter(prefix="/ops", tags=["ops"], route_class=DirectRoute)
 

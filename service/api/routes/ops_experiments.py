@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from service.api.direct_route import DirectRoute
-from service.api.openapi import answers, takes
+from service.api.openapi.document import answers, takes
 from service.api.request import reply, runtime, secret_of
 from service.api.runtime import Runtime
 from service.experiments.document import Experiment

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from service.api.direct_route import DirectRoute
-from service.api.openapi import answers, takes
+from service.api.openapi.document import answers, takes
 from service.api.request import reply, runtime, secret_of
 from service.schemas import ops_answers as out
 from service.schemas.ops_requests import ChangeRequest, PoliciesRequest, Why

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from service.api import static_pages
 from service.api.direct_route import DirectRoute
-from service.api.openapi import answers, takes
+from service.api.openapi.document import answers, takes
 from service.api.request import admitted, below_prefix, call_of, reply, secret_of
 from service.api.runtime import Runtime
 from service.common.request_errors import NotFound

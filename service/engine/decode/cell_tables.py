@@ -1,4 +1,4 @@
-"""The cells of one catalogue on the device, and which of their items each filter allows (`service.artifact.cells`)."""
+"""Cells (`service.artifact.graphs.cells`) of one catalogue on the device, and which of their items a filter allows."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from service.artifact import graph_names as names
 from service.artifact.array_types import Array, FloatArray, IntArray
-from service.artifact.cells import Cells, exact_width
+from service.artifact.graphs import graph_names as names
+from service.artifact.graphs.cells import Cells, exact_width
 from service.artifact.trie import Trie
 from service.engine.decode.filters import Mask
 from service.engine.decode.mask_arena import MaskArena

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from service.artifact import graph_names as names
 from service.artifact.array_types import Array
-from service.artifact.graph_names import NEVER, level_input
-from service.artifact.noise import seed_hash
-from service.artifact.run_sizes import RunSizes
+from service.artifact.graphs import graph_names as names
+from service.artifact.graphs.graph_names import NEVER, level_input
+from service.artifact.graphs.noise import seed_hash
+from service.artifact.graphs.run_sizes import RunSizes
 from service.common.errors import ModelError
 from service.engine.candidates import Candidates
 from service.engine.decode.cell_tables import CellArena, CellTables

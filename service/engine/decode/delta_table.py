@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.artifact.array_types import BoolArray, FloatArray, IntArray
-from service.artifact.noise import item_hash
+from service.artifact.graphs.noise import item_hash
 from service.common.errors import ModelError
 from service.engine.candidates import Candidates
 from service.engine.decode.draws import draw

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from service.artifact import graph_names as names
 from service.artifact.array_types import Array
 from service.artifact.artifact import Artifact
-from service.artifact.cells import CELLS_FILE
-from service.artifact.graph_names import NEVER, level_input
-from service.artifact.level_tables import levels_of_few_nodes, levels_with_row_tokens, token_dtype
+from service.artifact.graphs import graph_names as names
+from service.artifact.graphs.cells import CELLS_FILE
+from service.artifact.graphs.graph_names import NEVER, level_input
+from service.artifact.graphs.level_tables import levels_of_few_nodes, levels_with_row_tokens, token_dtype
 from service.artifact.trie import Trie
 from service.common.errors import ArtifactError
 from service.engine.decode.bounded_cache import BoundedCache

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from service.artifact.array_types import BoolArray, Float64Array, FloatArray, IntArray
-from service.artifact.noise import gumbel
+from service.artifact.graphs.noise import gumbel
 from service.engine.decoding import Decoding
 
 
@@ -17,7 +17,7 @@ def draw(hashes: IntArray, scores: FloatArray, decoding: Decoding, seed: int, k:
     """Draws a list.
 
     Args:
-        hashes: [c] hashes of the ids of all candidates (`service.artifact.noise.id_hashes`).
+        hashes: [c] hashes of the ids of all candidates (`service.artifact.graphs.noise.id_hashes`).
         scores: [c] their fused scores.
         decoding: Temperature and nucleus.
         seed: Seed of the noise.

@@ -20,9 +20,9 @@ from typing import Protocol
 import numpy as np
 
 from service.artifact.array_types import BoolArray, IntArray
-from service.artifact.catalogue import Catalogue
-from service.artifact.filter_conditions import Filters
-from service.artifact.item_filters import filter_key
+from service.artifact.items.catalogue import Catalogue
+from service.artifact.items.filter_conditions import Filters
+from service.artifact.items.item_filters import filter_key
 from service.artifact.trie import Counts, Trie
 from service.common.errors import FilterNotReady
 from service.engine.held_filters import FilterUsage

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.artifact.array_types import IntArray
-from service.artifact.catalogue import Catalogue
-from service.artifact.columns import Texts
-from service.artifact.noise import id_hashes
+from service.artifact.graphs.noise import id_hashes
+from service.artifact.items.catalogue import Catalogue
+from service.artifact.items.columns import Texts
 
 
 @dataclass(frozen=True, slots=True, eq=False)

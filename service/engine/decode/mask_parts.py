@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from service.artifact import graph_names as names
 from service.artifact.array_types import Array
-from service.artifact.graph_names import level_input
+from service.artifact.graphs import graph_names as names
+from service.artifact.graphs.graph_names import level_input
 from service.artifact.trie import Trie
 from service.engine.decode.filters import Mask
 

@@ -13,8 +13,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from service.artifact import graph_names as names
 from service.artifact.array_types import Array, Float64Array, IntArray
+from service.artifact.graphs import graph_names as names
 from service.artifact.trie import Trie
 from service.engine.candidates import Candidates
 from service.engine.decode.delta_table import DeltaTable, WaitingScores

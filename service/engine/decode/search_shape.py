@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnxruntime as ort
 
-from service.artifact import graph_names as names
-from service.artifact.graph_names import NEVER, level_input
+from service.artifact.graphs import graph_names as names
+from service.artifact.graphs.graph_names import NEVER, level_input
 from service.engine.decoding import SearchSizes
 from service.engine.onnx_session import Values
 from service.engine.placement import Placement

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from service.artifact import graph_names as names
 from service.artifact.array_types import Array, IntArray
-from service.artifact.item_filters import drop_excluded
+from service.artifact.graphs import graph_names as names
+from service.artifact.items.item_filters import drop_excluded
 from service.artifact.trie import Trie
 from service.engine.decode.bounded_cache import BoundedCache
 from service.engine.decode.filters import Mask

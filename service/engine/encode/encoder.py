@@ -8,11 +8,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from service.artifact import graph_names as names
 from service.artifact.array_types import Array, IntArray
 from service.artifact.artifact import Artifact
 from service.artifact.features import NO_EVENTS, EventArrays
-from service.artifact.state_layout import TIME_MS
+from service.artifact.graphs import graph_names as names
+from service.artifact.graphs.state_layout import TIME_MS
 from service.common.errors import ModelError
 from service.engine.encode.padded_events import padded_events, padded_sessions
 from service.engine.encode.window_inputs import StepCounts, Windows

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from service.artifact import graph_names as names
 from service.artifact.array_types import IntArray
 from service.artifact.artifact import Artifact
 from service.artifact.features import EventArrays
+from service.artifact.graphs import graph_names as names
 from service.artifact.manifest import EXPLAINER
 from service.common.errors import ModelError
 from service.engine.encode.history_explainer import HistoryExplainer

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from service.artifact import graph_names as names
 from service.artifact.array_types import Array, IntArray
 from service.artifact.artifact import Artifact
 from service.artifact.features import EventArrays
+from service.artifact.graphs import graph_names as names
 from service.common.errors import ModelError
 from service.engine.encode.encoder import RunEncoder
 from service.engine.encode.history_inputs import HistoryInputs

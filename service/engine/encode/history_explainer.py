@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from service.artifact import graph_names as names
 from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.artifact import Artifact
-from service.artifact.encoder_interface import ROLLED_OUT
 from service.artifact.features import EventArrays
+from service.artifact.graphs import graph_names as names
+from service.artifact.graphs.encoder_interface import ROLLED_OUT
 from service.engine.encode.history_inputs import HistoryInputs
 from service.engine.interface import ExplanationMethod
 from service.engine.onnx_session import GraphSession, Values

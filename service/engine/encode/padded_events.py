@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from service.artifact import graph_names as names
 from service.artifact.array_types import IntArray
 from service.artifact.features import EventArrays
+from service.artifact.graphs import graph_names as names
 from service.artifact.query_text import NO_GRAM, QUERY_GRAMS
 
 

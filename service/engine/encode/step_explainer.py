@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.artifact import graph_names as names
 from service.artifact.array_types import Array, FloatArray, IntArray
 from service.artifact.artifact import Artifact
 from service.artifact.features import EventArrays
-from service.artifact.state_layout import TIME_MS
+from service.artifact.graphs import graph_names as names
+from service.artifact.graphs.state_layout import TIME_MS
 from service.engine.encode.encoder import CHUNK
 from service.engine.encode.history_explainer import ROWS_MAX, STEP
 from service.engine.encode.padded_events import padded_events, padded_sessions

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from service.artifact import graph_names as names
 from service.artifact.array_types import Array, IntArray
+from service.artifact.graphs import graph_names as names
 from service.engine.onnx_session import Values
 from service.engine.placement import Placement
 

@@ -21,9 +21,9 @@ from typing import Any
 
 import httpx
 
-from service.api.openapi_operations import operations
+from service.api.openapi.operations import operations
 from service.app import create_app
-from service.common.settings import Settings
+from service.settings.service_settings import Settings
 
 HERE = Path(__file__).resolve().parent
 TOOLS = HERE.parents[2] / ".generators"

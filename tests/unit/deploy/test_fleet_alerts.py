@@ -7,8 +7,8 @@ from typing import get_args
 
 import pytest
 
-from service.common.metrics import Metrics
 from service.guard.guard import Reason
+from service.metrics.service_metrics import Metrics
 from tests.support.deployment import alerts
 
 

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from deploy import locks
-from service.common.settings import DEFAULT_POLICIES, variable_names
+from service.settings.service_settings import DEFAULT_POLICIES, variable_names
 from tests.support.deployment import lint, locked
 
 ROOT = locks.REPOSITORY

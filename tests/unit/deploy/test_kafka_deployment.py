@@ -15,8 +15,8 @@ import yaml
 from packaging.requirements import Requirement
 from prometheus_client import CollectorRegistry
 
-from service.common.settings import variable_names
 from service.intake.intake_metrics import EVENTS, IntakeMetrics
+from service.settings.service_settings import variable_names
 from tests.support.deployment import DEPLOY, ROOT, alerts, lint, read
 
 COMPONENT = DEPLOY / "kubernetes" / "components" / "kafka"

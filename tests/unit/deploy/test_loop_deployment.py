@@ -12,8 +12,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from prometheus_client import CollectorRegistry
 
-from service.common.loop_metrics import LoopMetrics
-from service.common.settings import variable_names
+from service.metrics.loop_metrics import LoopMetrics
+from service.settings.service_settings import variable_names
 from tests.support.deployment import DEPLOY, ROOT, alerts, lint, locked, read
 
 COMPONENT = DEPLOY / "kubernetes" / "components" / "loop"

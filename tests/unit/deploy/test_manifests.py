@@ -12,8 +12,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service.common.metrics import Metrics
-from service.common.settings import Settings, variable_names
+from service.metrics.service_metrics import Metrics
+from service.settings.service_settings import Settings, variable_names
 
 FOLDER = Path(__file__).resolve().parents[3] / "deploy" / "kubernetes"
 OVERLAYS = ("base", "overlays/gpu")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from loadtests.fleet.proxies import FILES, NAMES, WRITTEN, ProxyName, command, installed, rendered
-from service.common.settings import Settings
+from service.settings.service_settings import Settings
 
 PORTS = (18001, 18002, 18003)
 KEEP_ALIVE_S = 75.0  # of `service.server`

@@ -6,7 +6,7 @@ import re
 
 from prometheus_client import CollectorRegistry
 
-from service.common.encode_metrics import ENTRIES, HANDED, EncodeMetrics
+from service.metrics.encode_metrics import ENTRIES, HANDED, EncodeMetrics
 from tests.support.deployment import alerts
 
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from compose_spec import PyCompose
 
-from service.common.settings import variable_names
+from service.settings.service_settings import variable_names
 
 ROOT = Path(__file__).resolve().parents[3]
 MANIFESTS, CHART = ROOT / "deploy" / "kubernetes", ROOT / "deploy" / "helm" / "gpt4rec"

@@ -11,9 +11,9 @@ import pytest
 from packaging.requirements import Requirement
 from prometheus_client import CollectorRegistry
 
-from service.common.metrics import Metrics
-from service.common.settings import variable_names
-from service.common.sink_metrics import OUTCOMES, SinkMetrics
+from service.metrics.service_metrics import Metrics
+from service.metrics.sink_metrics import OUTCOMES, SinkMetrics
+from service.settings.service_settings import variable_names
 from tests.support.deployment import DEPLOY, ROOT, alerts, lint, locked, read
 
 COMPONENT = DEPLOY / "kubernetes" / "components" / "loop"

@@ -10,7 +10,7 @@ import pytest
 
 from export import choose_candidates
 from export.choose_candidates import exhaustive, note, recall, with_candidates
-from service.artifact.cells import Cells
+from service.artifact.graphs.cells import Cells
 from service.artifact.trie import Trie
 from tests.support.artifacts import random_parts
 from tests.support.networks import random_network

@@ -23,7 +23,7 @@ from model.signals.data import SignalData
 from model.signals.registry import fit_signals
 from service.artifact.artifact import Artifact
 from service.artifact.features import EventArrays
-from service.artifact.popularity import Popularity
+from service.artifact.scorers.popularity import Popularity
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 from tests.support.artifacts import random_parts

@@ -15,7 +15,7 @@ from model.training.increment.settings import IncrementSettings
 from model.training.increment.trainer import memory_of
 from model.training.run_folder import Run
 from service.artifact.artifact import Artifact
-from service.artifact.popularity import Popularity
+from service.artifact.scorers.popularity import Popularity
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
 from service.engine.jobs import EncodeJob

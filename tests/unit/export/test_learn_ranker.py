@@ -18,8 +18,8 @@ from model.evaluation.rankers import engine_ranker
 from model.signals.data import SignalData
 from model.signals.registry import fit_signals
 from service.artifact.artifact import Artifact
-from service.artifact.popularity import Popularity
-from service.artifact.ranker_weights import RankerWeights
+from service.artifact.scorers.popularity import Popularity
+from service.artifact.scorers.ranker_weights import RankerWeights
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 from tests.support.artifacts import random_parts, write_artifact

@@ -22,10 +22,10 @@ from model.evaluation.evaluate import Histories
 from model.evaluation.rankers import EngineJobs
 from model.reference.decoder import ReferenceDecoder, Scoring
 from service.artifact.features import GAP_UNKNOWN
+from service.artifact.graphs.noise import id_hashes
+from service.artifact.graphs.run_sizes import ENTRY, FORMAT, RunSizes, Size
 from service.artifact.manifest import MANIFEST, ArtifactFileError, read_manifest
-from service.artifact.noise import id_hashes
-from service.artifact.ranker_weights import DENSE, PATH
-from service.artifact.run_sizes import ENTRY, FORMAT, RunSizes, Size
+from service.artifact.scorers.ranker_weights import DENSE, PATH
 from service.engine.decoding import WIDTH_BUCKETS, Decoding, SearchSizes, joined_width, search_sizes
 from service.engine.engine import Engine
 from service.engine.jobs import DecodeJob, ListRequest, decode_key

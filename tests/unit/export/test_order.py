@@ -19,7 +19,7 @@ from model.online.partitions import LogRange
 from model.slate.deciding import read
 from service.artifact.artifact import Artifact
 from service.artifact.manifest import MANIFEST, ArtifactFileError
-from service.artifact.order_weights import ORDER_FILE
+from service.artifact.scorers.order_weights import ORDER_FILE
 from tests.support.orders import order_weights
 
 K, CANDIDATES = 3, 7

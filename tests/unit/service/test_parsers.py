@@ -17,11 +17,11 @@ from service.api.cors import origins_of
 from service.common.errors import PolicyError, SettingsError, StoreUnavailable
 from service.common.request_context import request_id
 from service.common.request_errors import RequestError
-from service.common.settings import DEFAULT_POLICIES
 from service.coordination.forced_mode import Mode
 from service.policies import policies
 from service.schemas.parsing import parse
 from service.schemas.request_bodies import REQUEST_BODIES
+from service.settings.service_settings import DEFAULT_POLICIES
 from service.store.history_calls import events_of
 from service.store.records import parse_events
 

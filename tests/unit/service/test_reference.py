@@ -9,17 +9,17 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service import reference
-from service.common.kafka_settings import KafkaSettings
-from service.common.loop_metrics import LoopMetrics
-from service.common.loop_settings import LoopSettings
-from service.common.metrics import Metrics
-from service.common.settings import Settings
-from service.common.sink_metrics import SinkMetrics
-from service.common.sink_settings import SinkSettings
 from service.intake.intake_metrics import IntakeMetrics
+from service.metrics.loop_metrics import LoopMetrics
+from service.metrics.service_metrics import Metrics
+from service.metrics.sink_metrics import SinkMetrics
 from service.policies.policies import DecodingSpec, Exploration, Policies, Rule, Segment
 from service.schemas.recommend_request import DecodingOverride, InlineEvent, RecommendRequest
 from service.schemas.user_requests import Event, EventsRequest
+from service.settings.kafka_settings import KafkaSettings
+from service.settings.loop_settings import LoopSettings
+from service.settings.service_settings import Settings
+from service.settings.sink_settings import SinkSettings
 
 
 def test_every_setting_metric_endpoint_and_policy_field_is_documented() -> None:

@@ -9,8 +9,8 @@ import socket
 import pytest
 
 from service.api import listeners
-from service.common import background
 from service.common.errors import StartupError
+from service.process import background
 from service.workers import Place
 from tests.support.aio import asynchronous
 

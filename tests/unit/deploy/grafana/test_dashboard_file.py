@@ -12,12 +12,12 @@ import yaml
 from deploy.grafana import dashboard as written
 from deploy.grafana import queries
 from deploy.prometheus import rules
-from service.common.encode_metrics import EncodeMetrics
-from service.common.loop_metrics import LoopMetrics
-from service.common.metrics import Metrics
-from service.common.sink_metrics import SinkMetrics
 from service.guard.error_budgets import BudgetSettings
 from service.intake.intake_metrics import IntakeMetrics
+from service.metrics.encode_metrics import EncodeMetrics
+from service.metrics.loop_metrics import LoopMetrics
+from service.metrics.service_metrics import Metrics
+from service.metrics.sink_metrics import SinkMetrics
 from service.ops import space_metrics
 
 FOLDER = Path(written.__file__).parent

@@ -12,10 +12,10 @@ from prometheus_client import CollectorRegistry
 
 from deploy.loop.sink.live_outcomes import LiveOutcomes
 from model.online.log_folder import LogFolder
-from service.common.sink_metrics import SinkMetrics
-from service.store.log_streams import Shard
+from service.metrics.sink_metrics import SinkMetrics
 from service.store.outcome_fields import OutcomeFields
-from service.store.stream_group import StreamEntry
+from service.store.streams.log_streams import Shard
+from service.store.streams.stream_group import StreamEntry
 from tests.support.aio import asynchronous
 
 

@@ -14,7 +14,7 @@ from deploy.loop.run.journal import iso, seconds_of
 from deploy.loop.run.retention import keep_house, to_forget, without_data
 from deploy.loop.run.schedule import Schedule
 from deploy.loop.run.telling import status, status_lines
-from service.common.metrics import value_of
+from service.metrics.service_metrics import value_of
 from tests.support.loop_scene import NOW, Scene, begun
 
 DAY_S = 86_400

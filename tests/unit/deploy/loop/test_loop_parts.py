@@ -28,7 +28,7 @@ from model.cli.train_evaluate import train_app
 from model.errors import RunError
 from service.common import logs
 from service.common.errors import SettingsError
-from service.common.settings_loader import load_loop
+from service.settings.loader import load_loop
 from tests.support.loop_scene import NOW, Scene, begun
 
 DAY_S = 86_400

@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from deploy.prometheus import rules as written
-from service.common.metrics import ATTEMPTS, BREAKER_STATES, MODES, Metrics
-from service.common.settings import Settings
 from service.guard.error_budgets import BudgetSettings
+from service.metrics.service_metrics import ATTEMPTS, BREAKER_STATES, MODES, Metrics
+from service.settings.service_settings import Settings
 
 FOLDER = Path(written.__file__).parent
 RULES: dict[str, Any] = yaml.safe_load((FOLDER / "rules.yml").read_text(encoding="utf-8"))

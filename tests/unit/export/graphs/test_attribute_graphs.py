@@ -19,10 +19,10 @@ from export.graphs.history_explainer import write_history_explainer
 from export.parity_gate import TOLERANCE, Probe
 from model.network.gpt4rec import GPT4Rec
 from model.reference.attention_rollout import history_rollout
-from service.artifact import encoder_interface
 from service.artifact.artifact import Artifact
 from service.artifact.features import EventArrays
-from service.artifact.item_attributes import AttributeVocabulary, attribute_names
+from service.artifact.graphs import encoder_interface
+from service.artifact.items.item_attributes import AttributeVocabulary, attribute_names
 from service.artifact.manifest import ArtifactFileError
 from service.catalogue.updates import CatalogueUpdates
 from service.engine.encoder_state import EncoderState

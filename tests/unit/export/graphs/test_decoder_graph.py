@@ -21,11 +21,11 @@ from export.graphs.graph_writer import GraphDtype
 from model.network.gpt4rec import GPT4Rec
 from model.reference.cells import ReferenceCells
 from model.reference.decoder import ReferenceDecoder, Scoring, normalise, nucleus, sampling_log_probs
-from service.artifact import level_tables
 from service.artifact.array_types import IntArray
-from service.artifact.columns import Texts
 from service.artifact.features import GAP_UNKNOWN, NO_EVENTS, EventArrays
-from service.artifact.noise import gumbel, id_hashes, uniform
+from service.artifact.graphs import level_tables
+from service.artifact.graphs.noise import gumbel, id_hashes, uniform
+from service.artifact.items.columns import Texts
 from service.common.errors import ModelError
 from service.engine.decoding import MAX_WIDTH, STRATEGIES, WIDTH_BUCKETS, Decoding
 from service.engine.encoder_state import EncoderState

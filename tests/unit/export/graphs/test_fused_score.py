@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from export.parity_gate import Probe, check
-from service.artifact import graph_names as names
 from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN
-from service.artifact.ranker_weights import RankerWeights
+from service.artifact.graphs import graph_names as names
+from service.artifact.scorers.ranker_weights import RankerWeights
 from service.engine.decode.ranking import Ranking
 from service.engine.decoding import ONE_OF_EACH, Decoding, signals_max
 from service.engine.engine import Engine

@@ -20,9 +20,9 @@ from export.graphs.graph_writer import DATA_TYPES, GraphDtype, GraphWriter, grap
 from export.graphs.history_encoder import WRITERS, write_history_encoder
 from export.graphs.sampler import write_sampler
 from model.network.gpt4rec import GPT4Rec
-from service.artifact import decoder_interface, encoder_interface, graph_names
-from service.artifact.graph_interface import Dtype, GraphShape, Interface, Tensor
-from service.artifact.state_layout import TIME_MS, StateArray, StateLayout
+from service.artifact.graphs import decoder_interface, encoder_interface, graph_names
+from service.artifact.graphs.graph_interface import Dtype, GraphShape, Interface, Tensor
+from service.artifact.graphs.state_layout import TIME_MS, StateArray, StateLayout
 from tests.support.networks import random_network, weights_of
 
 DTYPES: tuple[GraphDtype, ...] = ("float32", "float16", "int8")

@@ -19,8 +19,8 @@ from model.network.gpt4rec import GPT4Rec
 from model.reference.additive_attention import additive_attention, gradient_shares
 from model.reference.attention_rollout import history_rollout
 from service.artifact.artifact import Artifact
-from service.artifact.encoder_interface import ROLLED_OUT
 from service.artifact.features import GAP_UNKNOWN, EventArrays
+from service.artifact.graphs.encoder_interface import ROLLED_OUT
 from service.common.errors import ModelError
 from service.engine.decoding import Decoding
 from service.engine.encoder_state import EncoderState

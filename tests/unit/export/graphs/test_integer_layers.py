@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from export.graphs import integer_layers
 from export.graphs.graph_writer import GraphWriter
 from service.artifact.array_types import Array
-from service.artifact.graph_interface import Interface, Tensor
+from service.artifact.graphs.graph_interface import Interface, Tensor
 
 ROWS, IN, HIDDEN = 48, 24, 40
 

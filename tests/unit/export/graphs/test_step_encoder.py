@@ -27,14 +27,13 @@ from model.network.encoders.registry import ENCODERS, encoder_class, reads, rece
 from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import encoder_input
 from model.reference.additive_attention import gradient_shares, memory_read
-from service.artifact import encoder_interface
-from service.artifact import graph_names as names
 from service.artifact.artifact import Artifact
 from service.artifact.features import EventArrays
+from service.artifact.graphs import encoder_interface
+from service.artifact.graphs import graph_names as names
+from service.artifact.graphs.state_layout import StateLayout
 from service.artifact.manifest import EXPLAINER
 from service.artifact.session_marks import mark_number, mark_of
-from service.artifact.state_layout import StateLayout
-from service.common.metrics import value_of
 from service.engine.encode import step_explainer
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
@@ -44,6 +43,7 @@ from service.engine.placement import Placement
 from service.history import state_blob
 from service.history.state_blob import VersionedState
 from service.lifecycle import canary
+from service.metrics.service_metrics import value_of
 from service.schemas.list_answers import RecommendAnswer
 from service.schemas.playground_answers import WhyAnswer
 from service.store.log_version import VERSION_LENGTH

@@ -7,7 +7,7 @@ from pathlib import Path
 from loadtests.fleet.replicas import SETTINGS, SHUTDOWN_DELAY_S, Release
 from loadtests.harness.checkout import Checkout
 from loadtests.harness.served_process import REPOSITORY
-from service.common.settings import variable_names
+from service.settings.service_settings import variable_names
 
 
 def test_every_setting_of_a_replica_is_one_of_this_release(tmp_path: Path) -> None:

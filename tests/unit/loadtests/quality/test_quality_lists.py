@@ -22,9 +22,9 @@ from loadtests.quality.strategies import SERVED, Asked, World
 from model.data.dataset import sequences
 from model.training.config import TrainConfig
 from model.training.run_folder import split_of
-from service.common.settings import DEFAULT_POLICIES
 from service.engine.decoding import Decoding
 from service.policies import policies
+from service.settings.service_settings import DEFAULT_POLICIES
 from tests.support.data_builders import tiny_dataset
 from tests.support.figures import keep_in
 

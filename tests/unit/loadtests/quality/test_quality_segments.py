@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from loadtests.draw.quality_lists import segments as drawn
 from loadtests.quality import segments
 from loadtests.quality.segments import ACCURATE, OBJECTIVES, Objective, Point, chosen, frontier
-from service.common.settings import DEFAULT_POLICIES
 from service.policies import policies
+from service.settings.service_settings import DEFAULT_POLICIES
 
 PLACES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=12)
 VARIED = Objective("intra", 0.5, "different kinds")

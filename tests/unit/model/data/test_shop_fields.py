@@ -14,7 +14,7 @@ from model.data.formats import Format, ImportRequest
 from model.data.importing import import_dataset
 from model.data.shop_fields import SHOP_SCHEMA
 from model.data.together import together, with_items
-from service.artifact.catalogue_item import CatalogueItem
+from service.artifact.items.catalogue_item import CatalogueItem
 
 NOW = 1_800_000_000_000
 LOG = "user_id,item_id,timestamp\nu,a,1700000000\nu,b,1700000001\nv,a,1700000002\n"

@@ -14,8 +14,8 @@ from model.evaluation.baselines import ItemCFConfig, fit_baselines, fit_item_cf,
 from model.evaluation.metrics import NOT_RANKED, ndcg
 from model.signals.shared_users import KINDS, Kind
 from service.artifact.array_types import IntArray
-from service.artifact.item_cf import ItemCF
-from service.artifact.popularity import Popularity
+from service.artifact.scorers.item_cf import ItemCF
+from service.artifact.scorers.popularity import Popularity
 
 
 def log(histories: list[list[int]], n_items: int) -> Sequences:

@@ -17,8 +17,8 @@ from model.evaluation.rankers import EXCLUDED_AT_ONCE, batches_of
 from model.evaluation.report import METRICS, Evaluation
 from model.network.scoring import BATCH
 from service.artifact.array_types import IntArray
-from service.artifact.item_cf import ItemCF
-from service.artifact.popularity import Popularity
+from service.artifact.scorers.item_cf import ItemCF
+from service.artifact.scorers.popularity import Popularity
 
 N_ITEMS = 40
 

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from model.evaluation.rankers import history_of
 from service.artifact.features import EventArrays
-from service.artifact.item_column import ItemColumn
-from service.artifact.neighbour_table import NeighbourTable
-from service.artifact.own_items import OwnItems
-from service.artifact.ranker_weights import RankerWeights
-from service.artifact.signal_files import SignalPart
+from service.artifact.scorers.item_column import ItemColumn
+from service.artifact.scorers.neighbour_table import NeighbourTable
+from service.artifact.scorers.own_items import OwnItems
+from service.artifact.scorers.ranker_weights import RankerWeights
+from service.artifact.scorers.signal_files import SignalPart
 from service.signals.ranker import Ranker
 from service.signals.user_history import SeenBefore, UserHistory
 

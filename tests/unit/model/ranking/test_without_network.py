@@ -16,8 +16,8 @@ from model.evaluation.rankers import history_of
 from model.ranking.without_network import learn_without_network, proposed_for
 from model.signals.data import SignalData
 from model.signals.registry import fit_signals
-from service.artifact.popularity import Popularity
-from service.artifact.ranker_weights import RankerWeights
+from service.artifact.scorers.popularity import Popularity
+from service.artifact.scorers.ranker_weights import RankerWeights
 from service.engine.fallback import Constraints, Fallback
 from service.signals.ranker import Ranker
 from tests.support.data_builders import tiny_dataset

@@ -20,11 +20,11 @@ from model.signals.data import SignalData
 from model.signals.imputation import imputed
 from model.signals.registry import OF_CONTENT, SIGNALS, fit_signals
 from service.artifact.array_types import FloatArray
-from service.artifact.item_cf import ItemCF
-from service.artifact.item_column import ItemColumn
-from service.artifact.neighbour_table import NeighbourTable
-from service.artifact.own_items import OwnItems
-from service.artifact.popularity import Popularity
+from service.artifact.scorers.item_cf import ItemCF
+from service.artifact.scorers.item_column import ItemColumn
+from service.artifact.scorers.neighbour_table import NeighbourTable
+from service.artifact.scorers.own_items import OwnItems
+from service.artifact.scorers.popularity import Popularity
 from tests.support.data_builders import tiny_dataset
 
 N = 12

@@ -13,11 +13,11 @@ import pytest
 from model.data.dataset import Dataset, Sequences, sequences
 from model.signals import registry
 from model.signals.data import SignalData
-from service.artifact.item_cf import ItemCF
-from service.artifact.item_column import ItemColumn
-from service.artifact.popularity import Popularity
-from service.artifact.ranker_weights import DEFAULT_GROUP, RankerWeights
-from service.artifact.signal_files import load_signal, signal_file
+from service.artifact.scorers.item_cf import ItemCF
+from service.artifact.scorers.item_column import ItemColumn
+from service.artifact.scorers.popularity import Popularity
+from service.artifact.scorers.ranker_weights import DEFAULT_GROUP, RankerWeights
+from service.artifact.scorers.signal_files import load_signal, signal_file
 from service.signals.ranker import Ranker
 from tests.support.data_builders import tiny_dataset
 

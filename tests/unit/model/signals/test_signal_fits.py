@@ -21,9 +21,9 @@ from model.signals.data import SignalData
 from model.signals.neighbour_rows import blocks
 from model.signals.registry import SIGNALS, fit_signals
 from service.artifact.array_types import FloatArray
-from service.artifact.item_cf import ItemCF
-from service.artifact.neighbour_table import NeighbourTable
-from service.artifact.popularity import Popularity
+from service.artifact.scorers.item_cf import ItemCF
+from service.artifact.scorers.neighbour_table import NeighbourTable
+from service.artifact.scorers.popularity import Popularity
 from tests.support.data_builders import tiny_dataset
 
 N = 7

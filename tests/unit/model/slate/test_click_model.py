@@ -13,8 +13,8 @@ from loadtests.shop.slate_world import ABOVE, LEAVE, Shape, World
 from model.slate.click_model import log_likelihood
 from model.slate.impressions import alike_above, follows_above
 from model.slate.learning import Items, OrderError, learn, values_of
-from service.artifact.catalogue import Catalogue
-from service.artifact.catalogue_item import CatalogueItem
+from service.artifact.items.catalogue import Catalogue
+from service.artifact.items.catalogue_item import CatalogueItem
 from service.ordering.expected_reward import nearness
 
 SMALL = Shape(k=4, items=40, categories=4, situations=25, candidates=8, subjects=1500, lists=4)

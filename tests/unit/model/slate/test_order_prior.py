@@ -14,8 +14,8 @@ from model.slate.language_model import LanguageModel
 from model.slate.learning import Items, OrderError
 from model.slate.order_prior import with_prior
 from service.artifact.array_types import Float64Array
-from service.artifact.catalogue import Catalogue
-from service.artifact.catalogue_item import CatalogueItem
+from service.artifact.items.catalogue import Catalogue
+from service.artifact.items.catalogue_item import CatalogueItem
 from tests.unit.model.network.test_gpt2_weights import a_gpt2, by_loops
 
 WORDS = ("<|endoftext|>", "red", "blue", "shoe", "sock", "hat")

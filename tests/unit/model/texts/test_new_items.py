@@ -16,8 +16,8 @@ from model.data.dataset import Dataset
 from model.texts.sentence_vectors import TextError, find_weights
 from model.training.config import TrainConfig
 from model.training.trainer import Trainer
-from service.artifact.catalogue import Catalogue
-from service.artifact.catalogue_item import CatalogueItem
+from service.artifact.items.catalogue import Catalogue
+from service.artifact.items.catalogue_item import CatalogueItem
 from service.catalogue.updates_file import parse
 from tests.support.data_builders import tiny_dataset
 

@@ -21,8 +21,8 @@ from model.training.increment.trainer import memory_of
 from model.training.item_attributes import attribute_rows, fit_attributes, names_of
 from model.training.run_folder import Run
 from service.artifact.artifact import Artifact
-from service.artifact.item_attributes import AttributeVocabulary
-from service.artifact.popularity import Popularity
+from service.artifact.items.item_attributes import AttributeVocabulary
+from service.artifact.scorers.popularity import Popularity
 from tests.support.artifacts import write_artifact
 from tests.support.data_builders import tiny_dataset
 from tests.support.increments import NEW_ITEMS, SETTINGS, grown

@@ -24,8 +24,8 @@ from model.training.config import TrainConfig
 from model.training.content_vectors import content_vectors
 from model.training.run_folder import Run
 from model.training.trainer import Trainer
-from service.artifact.neighbour_table import NeighbourTable
-from service.artifact.popularity import Popularity
+from service.artifact.scorers.neighbour_table import NeighbourTable
+from service.artifact.scorers.popularity import Popularity
 from tests.support.data_builders import tiny_dataset
 
 SETTINGS: dict[str, Any] = {"size": "tiny", "batch_tokens": 200, "max_epochs": 1, "max_length": 16}

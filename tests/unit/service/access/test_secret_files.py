@@ -10,7 +10,7 @@ from service.access import credentials, keys
 from service.access.keys import Access
 from service.common.errors import SettingsError
 from service.common.request_errors import Forbidden, Unauthorized
-from service.common.settings_loader import load
+from service.settings.loader import load
 
 
 def followed(monkeypatch: pytest.MonkeyPatch, folder: Path, **texts: str) -> tuple[Access, credentials.Files]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from service.answers.kept_lists import KeptList, KeptLists, Question
-from service.common.metrics import Metrics, value_of
 from service.engine.draw import Draw
 from service.engine.fallback import RecommendationList
+from service.metrics.service_metrics import Metrics, value_of
 from service.store.records import Subject
 
 ANN, BEN = Subject("user", "ann"), Subject("user", "ben")

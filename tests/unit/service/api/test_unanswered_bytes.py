@@ -8,7 +8,7 @@ import pytest
 
 from service.api.unanswered_bytes import Held, UnansweredBytes
 from service.common.errors import ServiceError
-from service.common.metrics import Metrics, value_of
+from service.metrics.service_metrics import Metrics, value_of
 from tests.support.clock import FakeClock
 
 MOST = 1_000_000

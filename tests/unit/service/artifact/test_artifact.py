@@ -15,9 +15,9 @@ from export.artifact_writer import write
 from export.publish import publish, staging
 from model.network.encoders.registry import receptive_field
 from service.artifact.artifact import Artifact
-from service.artifact.item_column import ItemColumn
 from service.artifact.manifest import EXPLAINER, FILES, LATEST, MANIFEST, ArtifactFileError, digest, latest_of
-from service.artifact.scorer_files import save_scorer
+from service.artifact.scorers.item_column import ItemColumn
+from service.artifact.scorers.scorer_files import save_scorer
 from service.common.errors import ArtifactError
 from service.engine.engine import Engine
 from tests.support.artifacts import random_parts, write_artifact

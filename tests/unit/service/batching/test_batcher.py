@@ -16,9 +16,9 @@ from service.batching.batcher import Batcher, BatchLimits
 from service.batching.run_costs import Forecast
 from service.common.deadline import Deadline
 from service.common.errors import DeadlineExceeded, ModelAttemptFailed, ModelError, Overloaded
-from service.common.metrics import Metrics
 from service.engine.decoding import Decoding
 from service.engine.jobs import DecodedList, DecodeJob, ListRequest
+from service.metrics.service_metrics import Metrics
 from tests.support.aio import asynchronous, eventually
 from tests.support.clock import FakeClock
 from tests.support.fakes import FakeEngine

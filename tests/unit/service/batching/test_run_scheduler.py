@@ -14,7 +14,7 @@ from service.batching.fair_turns import Account
 from service.batching.run_scheduler import GraphTurns, RunScheduler
 from service.common.deadline import Deadline
 from service.common.errors import ModelAttemptFailed, Overloaded
-from service.common.metrics import Metrics
+from service.metrics.service_metrics import Metrics
 from tests.support.aio import asynchronous, eventually
 
 Jobs = Batcher[str, str]

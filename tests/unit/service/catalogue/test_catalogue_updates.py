@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.artifact.artifact import Artifact
-from service.artifact.catalogue import Catalogue
-from service.artifact.catalogue_item import CatalogueItem
+from service.artifact.items.catalogue import Catalogue
+from service.artifact.items.catalogue_item import CatalogueItem
 from service.artifact.trie import Trie
 from service.catalogue import assembly
 from service.catalogue.new_item_paths import FreePaths, with_paths

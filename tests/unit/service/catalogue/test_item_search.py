@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.artifact.catalogue import Catalogue
-from service.artifact.catalogue_item import CatalogueItem
-from service.artifact.popularity import Popularity
+from service.artifact.items.catalogue import Catalogue
+from service.artifact.items.catalogue_item import CatalogueItem
+from service.artifact.scorers.popularity import Popularity
 from service.catalogue.live_items import LiveItems
 from service.catalogue.near_words import BEGUN, EXACT, TYPO, NearWords, distance, typos_of
 from service.catalogue.search import ItemSearch
 from service.catalogue.word_index import WordIndex
-from service.common.metrics import Metrics
 from service.common.words import words_of
+from service.metrics.service_metrics import Metrics
 from tests.support.aio import asynchronous
 from tests.support.item_changes import ItemsInMemory
 

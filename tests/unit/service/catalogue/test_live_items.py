@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from service.catalogue.live_items import LiveItems
 from service.common.errors import StoreUnavailable
-from service.common.metrics import Metrics
+from service.metrics.service_metrics import Metrics
 from tests.support.aio import asynchronous, eventually
 from tests.support.item_changes import ItemsInMemory
 

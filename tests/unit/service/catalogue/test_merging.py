@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.artifact.artifact import Artifact
-from service.artifact.catalogue import Catalogue
-from service.artifact.catalogue_item import CatalogueItem
+from service.artifact.items.catalogue import Catalogue
+from service.artifact.items.catalogue_item import CatalogueItem
 from service.catalogue.assembly import Assembly, Build
 from service.catalogue.merging import differing, merged
 from service.catalogue.placing import Likeness

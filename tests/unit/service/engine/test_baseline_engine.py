@@ -21,7 +21,7 @@ from model.training.run_folder import split_of
 from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN, NO_EVENTS, EventArrays
 from service.artifact.manifest import ArtifactFileError
-from service.artifact.repeat_purchase import Repeat
+from service.artifact.scorers.repeat_purchase import Repeat
 from service.common.errors import ModelError
 from service.engine.baseline_engine import BaselineEngine
 from service.engine.decoding import Decoding

@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from service.artifact import graph_names as names
-from service.artifact.cells import Cells
+from service.artifact.graphs import graph_names as names
+from service.artifact.graphs.cells import Cells
 from service.artifact.trie import Trie
 from service.engine.decode.cell_tables import CellArena, CellTables, cell_bias, cells_read
 from service.engine.decode.filters import Mask

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.artifact.array_types import FloatArray
-from service.artifact.noise import item_hash
+from service.artifact.graphs.noise import item_hash
 from service.common.errors import ModelError
 from service.engine.candidates import Candidates
 from service.engine.decode.delta_table import DeltaTable, WaitingScores, like_vector

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from export import artifact_writer
 from model.reference import closed_nodes as reference
-from service.artifact import level_tables
-from service.artifact.decoder_interface import ON_REQUEST, ON_REQUEST_SAMPLED
 from service.artifact.features import GAP_UNKNOWN, EventArrays
+from service.artifact.graphs import level_tables
+from service.artifact.graphs.decoder_interface import ON_REQUEST, ON_REQUEST_SAMPLED
 from service.artifact.trie import Trie
 from service.common.errors import FilterNotReady
 from service.engine.decode import device_tables

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.artifact.item_cf import ItemCF
-from service.artifact.item_column import ItemColumn
-from service.artifact.item_filters import ItemFilter
-from service.artifact.popularity import Popularity
-from service.artifact.ranker_weights import RankerWeights
-from service.artifact.signal_files import SignalPart
+from service.artifact.items.item_filters import ItemFilter
+from service.artifact.scorers.item_cf import ItemCF
+from service.artifact.scorers.item_column import ItemColumn
+from service.artifact.scorers.popularity import Popularity
+from service.artifact.scorers.ranker_weights import RankerWeights
+from service.artifact.scorers.signal_files import SignalPart
 from service.engine.fallback import Constraints, Fallback
 from service.engine.fused_scorer import FusedScorer, best_allowed
 from service.signals.item_values import ItemValues

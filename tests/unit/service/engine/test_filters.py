@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.artifact.catalogue_item import CatalogueItem
+from service.artifact.items.catalogue_item import CatalogueItem
 from service.artifact.trie import Trie
 from service.common.errors import FilterNotReady
 from service.engine.decode import filters as filters_module

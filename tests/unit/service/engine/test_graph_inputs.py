@@ -13,10 +13,10 @@ import pytest
 from export.graphs.graph_writer import GraphDtype
 from export.graphs.history_encoder import WRITERS
 from model.network.config import StateDtype
-from service.artifact import decoder_interface, encoder_interface
 from service.artifact.array_types import Array
 from service.artifact.features import GAP_UNKNOWN
-from service.artifact.graph_interface import GraphShape, Interface, Tensor
+from service.artifact.graphs import decoder_interface, encoder_interface
+from service.artifact.graphs.graph_interface import GraphShape, Interface, Tensor
 from service.engine.decoding import Decoding
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.artifact import graph_names as names
+from service.artifact.graphs import graph_names as names
 from service.artifact.trie import Trie
 from service.engine.decode.filters import FilterTable
 from service.engine.decode.signal_inputs import ListableSignals, listable, signal_feeds

@@ -16,9 +16,9 @@ from export.graphs.step_encoder import TracedStep
 from model.network.encoders.registry import receptive_field, state_layout
 from model.network.gpt4rec import GPT4Rec
 from model.reference.additive_attention import gradient_shares, memory_read
-from service.artifact import encoder_interface
-from service.artifact import graph_names as names
 from service.artifact.artifact import Artifact
+from service.artifact.graphs import encoder_interface
+from service.artifact.graphs import graph_names as names
 from service.engine.encode import step_explainer
 from service.engine.encode.encoder import Encoder
 from service.engine.encode.step_explainer import HORIZONS, StepExplainer

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from service.common.metrics import value_of
 from service.exposures.entry_queue import BATCH, EntryQueue, Waiting
-from service.store.log_streams import Entry
+from service.metrics.service_metrics import value_of
 from service.store.records import Subject
+from service.store.streams.log_streams import Entry
 
 
 def waiting(user: str, n: int = 0, made: list[int] | None = None) -> Waiting:

@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any, cast
 
 from service.common.errors import StoreUnavailable
-from service.common.metrics import Metrics, value_of
 from service.exposures.entry_queue import BATCH
 from service.exposures.recorder import Recorder, RecorderSettings
-from service.store.log_streams import Appended, Entry, LogStreams, Shard
+from service.metrics.service_metrics import Metrics, value_of
 from service.store.records import NewEvent, Subject
+from service.store.streams.log_streams import Appended, Entry, LogStreams, Shard
 from tests.support.aio import asynchronous
 
 

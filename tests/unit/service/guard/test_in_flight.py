@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from service.common.metrics import Metrics
 from service.guard import in_flight
 from service.guard.in_flight import InFlight
 from service.guard.loop_turns import LoopTurns
+from service.metrics.service_metrics import Metrics
 from tests.support.aio import asynchronous
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from service.common.metrics import Metrics, value_of
 from service.guard.loop_turns import LoopTurns, SpaceTurn
 from service.guard.loop_watch import LoopWatch
+from service.metrics.service_metrics import Metrics, value_of
 from tests.support.aio import asynchronous, eventually
 
 INTERVAL_S = 0.002

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.artifact.state_layout import TIME_MS, ArrayDtype, StateArray, StateLayout, attention_layout
+from service.artifact.graphs.state_layout import TIME_MS, ArrayDtype, StateArray, StateLayout, attention_layout
 from service.engine.encoder_state import EncoderState
 from service.history.state_blob import VersionedState, pack, unpack
 

@@ -10,12 +10,12 @@ from typing import cast
 from prometheus_client import CollectorRegistry
 
 from service.common.deadline import Clock
-from service.common.encode_metrics import EncodeMetrics
 from service.common.errors import StoreUnavailable
-from service.common.metrics import value_of
 from service.history.handover import Handover
-from service.store.encode_stream import EncodeStream, Handed
+from service.metrics.encode_metrics import EncodeMetrics
+from service.metrics.service_metrics import value_of
 from service.store.records import Subject
+from service.store.streams.encode_stream import EncodeStream, Handed
 from tests.support.aio import asynchronous
 from tests.support.clock import FakeClock
 

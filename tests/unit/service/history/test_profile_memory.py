@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.artifact.item_column import ItemColumn
-from service.artifact.neighbour_table import NeighbourTable
-from service.artifact.ranker_weights import RankerWeights
+from service.artifact.scorers.item_column import ItemColumn
+from service.artifact.scorers.neighbour_table import NeighbourTable
+from service.artifact.scorers.ranker_weights import RankerWeights
 from service.history.profile import SIGNAL_BYTES_MAX, Profile
 from service.lifecycle.served_model import ServedModel
 from service.signals.item_values import ItemValues, PackedValues

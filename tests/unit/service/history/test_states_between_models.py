@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from service.artifact.encoder_version import EncoderVersion, Step
+from service.artifact.graphs.encoder_version import EncoderVersion, Step
 from service.engine.encoder_state import EncoderState
 from service.history.profile import Profile
 from service.history.state_blob import VersionedState, pack

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from service.common.errors import SettingsError
-from service.common.settings_loader import load, load_exposures_topic, load_kafka
 from service.intake.kafka_options import consumer_options, producer_options
+from service.settings.loader import load, load_exposures_topic, load_kafka
 
 
 def test_options_are_passed_on_by_name_each_to_the_client_that_knows_it(

@@ -11,9 +11,9 @@ from pydantic import SecretStr
 from service.access import credentials
 from service.api.listeners import bind
 from service.common.errors import SettingsError
-from service.common.kafka_settings import KafkaSettings
-from service.common.settings import Settings
 from service.intake.side_door import open_side_door
+from service.settings.kafka_settings import KafkaSettings
+from service.settings.service_settings import Settings
 from tests.support.aio import asynchronous
 
 

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.artifact.catalogue import Catalogue
-from service.artifact.filter_conditions import Filters
-from service.artifact.item_filters import ItemFilter, filter_key
+from service.artifact.items.catalogue import Catalogue
+from service.artifact.items.filter_conditions import Filters
+from service.artifact.items.item_filters import ItemFilter, filter_key
 from service.artifact.trie import Trie
 from service.common.deadline import Deadline
 from service.common.errors import FilterNotReady
-from service.common.metrics import Metrics, value_of
 from service.engine.decode.filters import FilterTable, Mask
 from service.lifecycle.filter_builds import FilterBuilds
 from service.lifecycle.filter_ration import FilterRation
+from service.metrics.service_metrics import Metrics, value_of
 from tests.support.aio import asynchronous
 from tests.support.clock import FakeClock
 from tests.support.fakes import CATEGORIES, ITEMS, N_ITEMS

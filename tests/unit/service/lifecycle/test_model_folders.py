@@ -8,8 +8,8 @@ import pytest
 
 from loadtests.harness.hung_file import hang, held
 from service.artifact.manifest import MANIFEST
-from service.common.disk_lane import DiskLane, HungFileError
 from service.lifecycle.model_folders import ModelFolders
+from service.process.disk_lane import DiskLane, HungFileError
 from tests.support.aio import asynchronous
 
 

@@ -11,12 +11,12 @@ import pytest
 
 from service.artifact.features import NO_EVENTS
 from service.common.errors import ModelEvicted
-from service.common.metrics import Metrics
 from service.engine.encoder_state import EncoderState
 from service.engine.jobs import EncodeJob
 from service.engine.live_catalogue import LiveCatalogue
 from service.lifecycle.evictable_engine import EvictableEngine, Footprint
 from service.lifecycle.resident_models import ResidentModels
+from service.metrics.service_metrics import Metrics
 from tests.support.aio import asynchronous, eventually
 from tests.support.clock import FakeClock
 from tests.support.fakes import FakeArtifact, FakeEngine

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.common.metric_families import LATENCY_BUCKETS
-from service.common.metrics import Metrics
+from service.metrics.families import LATENCY_BUCKETS
+from service.metrics.service_metrics import Metrics
 from service.ops.recent_traffic import KEPT_S, RecentTraffic, Second, quantile_ms, row, summed, together, traffic
 from tests.support.clock import FakeClock
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.common.errors import WorkerAway
-from service.common.metric_text import OPEN_METRICS, TextFormat
-from service.common.metrics import MODES, Metrics
+from service.metrics.service_metrics import MODES, Metrics
+from service.metrics.text_formats import OPEN_METRICS, TextFormat
 from service.ops.worker_peers import Peers, bearer, merge, worker_urls
 
 

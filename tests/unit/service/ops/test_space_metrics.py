@@ -6,7 +6,7 @@ import asyncio
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.common.metrics import Metrics
+from service.metrics.service_metrics import Metrics
 from service.ops.space_metrics import beside, rendered
 from service.ops.worker_peers import merge
 

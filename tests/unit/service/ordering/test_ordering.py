@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.artifact.order_weights import OrderWeights
+from service.artifact.scorers.order_weights import OrderWeights
 from service.ordering.expected_reward import Slate, click_probabilities, expected_rewards
 from service.ordering.ordering import Ordering, best_order
 from tests.support.orders import NO_EFFECT, order_weights

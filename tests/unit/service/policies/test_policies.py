@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from service.common.errors import PolicyError
 from service.common.request_errors import UnknownSegment
-from service.common.settings import DEFAULT_POLICIES
 from service.policies import policies
 from service.policies.segments import Facts, facts
+from service.settings.service_settings import DEFAULT_POLICIES
 
 
 def parsed(*segments: dict[str, Any], default: str = "rest") -> policies.Policies:

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.artifact.array_types import Float64Array
-from service.artifact.catalogue import Catalogue
-from service.artifact.catalogue_item import CatalogueItem
-from service.artifact.popularity import Popularity
+from service.artifact.items.catalogue import Catalogue
+from service.artifact.items.catalogue_item import CatalogueItem
+from service.artifact.scorers.popularity import Popularity
 from service.rules.diversity import Dpp, Mmr, gain_of, relevance, similarities
 from service.rules.items import Items
 from service.rules.limits import Limit

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from service.artifact.catalogue import Catalogue
-from service.artifact.catalogue_item import CatalogueItem
-from service.artifact.item_cf import ItemCF
-from service.artifact.popularity import Popularity
+from service.artifact.items.catalogue import Catalogue
+from service.artifact.items.catalogue_item import CatalogueItem
+from service.artifact.scorers.item_cf import ItemCF
+from service.artifact.scorers.popularity import Popularity
 from service.engine.decoding import Decoding
 from service.engine.draw import Draw
 from service.engine.fallback import Constraints, Fallback, RecommendationList

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.artifact import neighbour_table
-from service.artifact.item_column import ItemColumn
-from service.artifact.neighbour_table import NeighbourTable
-from service.artifact.own_items import OwnItems
-from service.artifact.ranker_weights import RankerWeights
-from service.artifact.signal_files import SignalPart
+from service.artifact.scorers import neighbour_table
+from service.artifact.scorers.item_column import ItemColumn
+from service.artifact.scorers.neighbour_table import NeighbourTable
+from service.artifact.scorers.own_items import OwnItems
+from service.artifact.scorers.ranker_weights import RankerWeights
+from service.artifact.scorers.signal_files import SignalPart
 from service.signals.item_values import NO_VALUES, ItemValues, weighted_sum
 from service.signals.neighbours import NeighbourSignal
 from service.signals.own_items import SCALE, OwnItemsSignal

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.common.errors import SettingsError
-from service.common.settings import Settings
+from service.settings.service_settings import Settings
 from service.spaces.spaces_file import OVERRIDABLE, SPACES_MAX, SpaceEntry, read
 
 

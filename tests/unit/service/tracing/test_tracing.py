@@ -27,7 +27,7 @@ def headers(**named: str) -> dict[bytes, bytes]:
 def test_a_process_without_traces_imports_neither_the_sdk_of_traces_nor_an_exporter() -> None:
     # FastAPI and redis-py import the API, and the SDK of metrics, themselves.
     code = (
-        "import sys; import service.app; from service.common.settings import Settings;"
+        "import sys; import service.app; from service.settings.service_settings import Settings;"
         "service.app.create_app(Settings()); from service.tracing import tracing;"
         "assert tracing.begin({}, 0.0) is None;"
         "unwanted = ('opentelemetry.sdk.trace', 'opentelemetry.exporter', 'service.tracing.otel');"

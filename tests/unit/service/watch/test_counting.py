@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.artifact.catalogue import Catalogue
-from service.artifact.catalogue_item import CatalogueItem
 from service.artifact.features import EVENT_TYPES
-from service.artifact.popularity import Popularity
+from service.artifact.items.catalogue import Catalogue
+from service.artifact.items.catalogue_item import CatalogueItem
+from service.artifact.scorers.popularity import Popularity
 from service.watch import statistics
 from service.watch.counting import Counting, SeenEvent, ShownList
 from service.watch.figures import figures

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from service.artifact.features import EVENT_TYPES
-from service.common.metrics import Metrics, value_of
+from service.metrics.service_metrics import Metrics, value_of
 from service.watch.baseline import Distribution, WatchBaseline, WatchBaselineError, read_baseline
 from service.watch.counting import SeenEvent, ShownList
 from service.watch.item_groups import ItemGroups

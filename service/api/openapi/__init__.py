@@ -1,0 +1,1 @@
+"""The OpenAPI document: what the signatures of the routes do not give."""

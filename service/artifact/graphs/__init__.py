@@ -1,0 +1,1 @@
+"""The ONNX graphs of an artefact: their inputs, outputs and states, and the tables that they read."""

@@ -1,0 +1,1 @@
+"""The metrics: what is counted and timed, and the formats in which it is read."""

@@ -1,0 +1,1 @@
+"""Redis: connections, clusters, the embedded server, and why it cannot be used."""
