@@ -24,9 +24,10 @@ from service.artifact.graphs.run_sizes import RunSizes
 from service.artifact.items.filter_conditions import Filters
 from service.artifact.manifest import ArtifactFileError
 from service.common.errors import ArtifactError
-from service.engine.decode.decoder import CLOSED_BUCKETS, Decoder
+from service.engine.decode.decoder import Decoder
 from service.engine.decode.device_tables import DecoderTraits, Tables
 from service.engine.decode.filters import MASK_BYTES_MAX
+from service.engine.decode.run_feeds import CLOSED_BUCKETS
 from service.engine.decoding import LEAST_BUCKETS, MAX_WIDTH, WIDTH_BUCKETS, Decoding, Strategy, signal_buckets
 from service.engine.encode.encoder import CHUNK, Encoder
 from service.engine.encode.explainer import Explainer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,10 +11,10 @@ import numpy as np
 from service.artifact.array_types import Array
 from service.artifact.graphs import graph_names as names
 from service.artifact.graphs.graph_names import NEVER, level_input
-from service.artifact.graphs.noise import seed_hash
 from service.artifact.graphs.run_sizes import RunSizes
 from service.common.errors import ModelError
 from service.engine.candidates import Candidates
+from service.engine.decode import run_feeds
 from service.engine.decode.cell_tables import CellArena, CellTables
 from service.engine.decode.closed_nodes import ClosedNodes, closed_nodes
 from service.engine.decode.delta_table import DeltaTable, WaitingScores
@@ -34,10 +33,6 @@ from service.signals.item_values import ItemValues
 
 # (sampled, feeds, values that stay, shape, rows, whether all candidates are wanted) → outputs by name
 RunDecoder = Callable[[bool, Mapping[str, Any], Sequence[Values], Hashable, int, bool], dict[str, Array]]
-
-# Numbers of exclusions that runs are padded to where shapes are padded: one number for all levels. More exclusions than
-# the last are padded to a multiple of it, so that the shapes stay few.
-CLOSED_BUCKETS = (16, 256, 1024)
 
 # What a run without cells reads of them. Always the same object: bindings are told apart by it.
 _NO_CELLS: Values = {}
@@ -103,13 +98,13 @@ class Decoder:
         shape = tables.shape(kept, rows)
         padded = {**self._exclusions(tables, requests, masks, shape, rows), **shown}
         feeds = {
-            **_request_feeds(jobs, rows),
-            **_weight_feeds(tables, requests, rows),
-            **_filter_feeds(tables, masks, shape, rows),
+            **run_feeds.of_requests(jobs, rows),
+            **run_feeds.of_weights(tables, requests, rows),
+            **run_feeds.of_filters(tables, masks, shape, rows),
             **padded,
         }
         if sampled:
-            feeds |= _sampling_feeds(requests, rows)
+            feeds |= run_feeds.of_sampling(requests, rows)
         # Waiting items are drawn with all candidates, and those that come up must say what their path is worth.
         wanted = ranked or any(request.candidates for request in requests) or (sampled and tables.delta is not None)
         # Where shapes are padded, these sizes are all else that a captured graph depends on.
@@ -161,8 +156,8 @@ class Decoder:
 
         def compute() -> Mapping[str, Array]:
             levels = closed_nodes(tables.trie, masks, [request.excluded for request in requests])
-            placed = [_by_token(tables, closed, level, shape) for level, closed in enumerate(levels)]
-            excluded = _excluded(requests, tables.dense_rows) if tables.traits.dense else None
+            placed = [run_feeds.by_token(tables, closed, level, shape) for level, closed in enumerate(levels)]
+            excluded = run_feeds.excluded_items(requests, tables.dense_rows) if tables.traits.dense else None
             feeds = self._exclusion_feeds(placed, excluded, rows)
             return feeds if tables.cells is None else feeds | self._cell_exclusions(tables.cells, requests, masks, rows)
 
@@ -177,7 +172,7 @@ class Decoder:
         """The inputs that keep excluded items out of what cells propose."""
         found = [cells.excluded(mask, request.excluded) for request, mask in zip(requests, masks, strict=True)]
         size = max(1, *(len(cell) for cell, _ in found))
-        size = exclusion_bucket(size) if self._placement.pad else size
+        size = run_feeds.exclusion_bucket(size) if self._placement.pad else size
         cell, place = np.zeros((2, rows, size), np.int64)
         value = np.zeros((rows, size), np.float32)
         for row, one in enumerate(found):
@@ -195,7 +190,7 @@ class Decoder:
         items = max(1, *map(len, excluded)) if excluded else 1
         if self._placement.pad:
             most = max(*sizes, items)
-            items = exclusion_bucket(most)
+            items = run_feeds.exclusion_bucket(most)
             sizes = [items] * len(sizes)
         for level, (closed, size) in enumerate(zip(levels, sizes, strict=True)):
             parent, slot = closed.padded(rows, size)
@@ -204,49 +199,7 @@ class Decoder:
                 feeds[level_input(names.CLOSED_VALUE, 0)] = (parent == 0) * np.float32(NEVER)
             else:
                 feeds[level_input(names.CLOSED_PARENT, level)] = parent
-        return feeds if excluded is None else feeds | _excluded_feeds(excluded, rows, items)
-
-
-def exclusion_bucket(exclusions: int) -> int:
-    """Returns the number of exclusions that a run with this many is padded to."""
-    last = CLOSED_BUCKETS[-1]
-    return next((bucket for bucket in CLOSED_BUCKETS if bucket >= exclusions), math.ceil(exclusions / last) * last)
-
-
-def _excluded(requests: Sequence[ListRequest], rows: int) -> list[Array]:
-    """Each request's excluded items among the first `rows`; unknown indices are dropped."""
-    # As unsigned numbers, indices below 0 lie beyond the last.
-    return [request.excluded[request.excluded.astype(np.uint64) < rows] for request in requests]
-
-
-def _excluded_feeds(excluded: Sequence[Array], rows: int, size: int) -> dict[str, Array]:
-    item, value = np.zeros((rows, size), np.int64), np.zeros((rows, size), np.float32)
-    for row, items in enumerate(excluded):
-        item[row, : len(items)] = items
-        value[row, : len(items)] = NEVER
-    return {names.EXCLUDED_ITEM: item, names.EXCLUDED_VALUE: value}
-
-
-def _request_feeds(jobs: Sequence[DecodeJob], rows: int) -> dict[str, Array]:
-    return {
-        names.HIDDEN: _padded(np.array([job.h for job in jobs], np.float32), rows),
-        names.CONTEXT: _padded(np.array([job.request.context for job in jobs], np.int64), rows),
-        names.GAP: _padded(np.array([gap_input(job.request.gap_ms) for job in jobs], np.float32), rows),
-    }
-
-
-def _weight_feeds(tables: Tables, requests: Sequence[ListRequest], rows: int) -> dict[str, Array]:
-    """The weights of every row's network, and the place of its group's bias."""
-    of_group = tables.ranking.weights
-    group = np.array([request.group for request in requests], np.int64)
-    weights = of_group.take(group, axis=0)
-    for row, request in enumerate(requests):
-        if request.weights is not None:
-            weights[row] = request.weights
-    of_cells = {} if tables.cells is None else {names.CELL_GROUP: _padded(group, rows)}
-    if not tables.traits.dense:
-        group = group[:, None] * tables.item_rows
-    return {names.WEIGHTS: _padded(weights, rows), names.GROUP: _padded(group, rows), **of_cells}
+        return feeds if excluded is None else feeds | run_feeds.of_excluded(excluded, rows, items)
 
 
 def _waiting_scores(
@@ -289,49 +242,6 @@ def _ranked(
         with_waiting(listed, offset, tables.delta, scores, request, mask)
         for (listed, offset), scores, request, mask in zip(found, waiting, requests, masks, strict=True)
     ]
-
-
-def _sampling_feeds(requests: Sequence[ListRequest], rows: int) -> dict[str, Array]:
-    inverse_temperature = [request.decoding.inverse_temperature for request in requests]
-    return {
-        names.INVERSE_TEMPERATURE: _padded(np.array(inverse_temperature, np.float32), rows),
-        names.TOP_P: _padded(np.array([request.decoding.nucleus for request in requests], np.float32), rows),
-        names.SEED: _padded(np.array([seed_hash(request.seed) for request in requests], np.int64), rows),
-    }
-
-
-def _filter_feeds(tables: Tables, masks: Sequence[Mask], shape: SearchShape, rows: int) -> Mapping[str, Any]:
-    """The place of every row's mask in the arena, and what it adds to the place of a node at deeper levels."""
-    places = [mask.place for mask in masks]
-    if not any(places):
-        return shape.first_mask
-    row = _padded(np.array(places, np.int64), rows)
-    feeds = {names.FILTER: row}
-    for level in range(1, tables.trie.levels):
-        by_parent = level in shape.by_parent
-        base = np.repeat(row * tables.trie.n_nodes[level - by_parent], shape.kept[level - 1])
-        feeds[level_input(names.NODE_BASE, level)] = base if by_parent else base[:, None]
-    return feeds
-
-
-def _by_token(tables: Tables, closed: ClosedNodes, level: int, shape: SearchShape) -> ClosedNodes:
-    """Closed nodes with the place that they have in the graph: their token, at levels that are looked up by rows."""
-    if level not in shape.by_rows or not len(closed.row):
-        return closed
-    trie = tables.trie
-    return replace(closed, slot=trie.token[level][trie.first_child[level][closed.parent] + closed.slot])
-
-
-def _padded(array: Array, rows: int) -> Array:
-    """Adds zeros behind the rows of a batch."""
-    if len(array) == rows:
-        return array
-    return np.concatenate([array, np.zeros((rows - len(array), *array.shape[1:]), array.dtype)])
-
-
-def gap_input(gap_ms: int) -> tuple[float, float]:
-    """Returns what the graph reads of the gap: log(1 + seconds) / 10, and 1 if it is known; else 0 and 0."""
-    return (0.1 * math.log1p(gap_ms / 1000.0), 1.0) if gap_ms >= 0 else (0.0, 0.0)
 
 
 def _finite(values: Array) -> bool:

@@ -13,7 +13,7 @@ from loadtests.engine.scale import measure, ratios
 from loadtests.engine.synthetic_artifact import write_synthetic
 from loadtests.engine.unconstrained_decoder import free_shape, plain_tables, write_free_decoder
 from service.artifact.artifact import Artifact
-from service.engine.decode.decoder import gap_input
+from service.engine.decode.run_feeds import gap_input
 from service.engine.decode.signal_inputs import signal_feeds
 from service.signals.item_values import NO_VALUES
 from tests.support.networks import random_network, weights_of

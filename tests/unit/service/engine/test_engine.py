@@ -23,8 +23,8 @@ from service.artifact.trie import Trie
 from service.common.errors import FilterNotReady
 from service.engine.decode import device_tables
 from service.engine.decode.closed_nodes import closed_nodes
-from service.engine.decode.decoder import exclusion_bucket
 from service.engine.decode.filters import FilterTable
+from service.engine.decode.run_feeds import exclusion_bucket
 from service.engine.decoding import STRATEGIES, Decoding
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
