@@ -243,7 +243,7 @@ class _Waiting:
             if count > self._seen:
                 moved_at = time.monotonic()
             elif self._scene.intake.process.poll() is not None:
-                raise OSError(f"the intake ended: {self._scene.intake.log[-1500:]}")
+                raise OSError(f"the intake ended: {self._scene.intake.messages[-1500:]}")
             elif time.monotonic() - moved_at > _STALLED_S:
                 raise TimeoutError(f"{count} of {wanted} events are in the store, and no more come")
             self._note(count)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
-from pydantic_settings import PydanticBaseSettingsSource
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from service.common.errors import SettingsError
 from service.process.disk_lane import DiskLane, HungFileError
@@ -58,6 +58,37 @@ class SecretFiles(PydanticBaseSettingsSource):
         """Returns the settings that come from files."""
         values = {n: self.get_field_value(f, n)[0] for n, f in self.settings_cls.model_fields.items()}
         return {name: value for name, value in values.items() if value is not None}
+
+
+class EnvironmentSettings(BaseSettings):
+    """The base of settings that come from flags, the environment and files of secrets."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True, env_ignore_empty=True
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the hook's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Returns the sources, the first of which wins: flags, the environment, files of secrets."""
+        return init_settings, env_settings, SecretFiles(settings_cls)
+
+    @classmethod
+    def secret_names(cls) -> list[str]:
+        """Returns the settings whose value is never printed and may come from a file."""
+        return [name for name, field in cls.model_fields.items() if field.annotation is SecretStr]
+
+    @classmethod
+    def variable_names(cls) -> list[str]:
+        """Returns every environment variable of these settings."""
+        plain = [PREFIX + name.upper() for name in cls.model_fields]
+        return [*plain, *(f"{PREFIX}{name.upper()}_FILE" for name in cls.secret_names())]
 
 
 def reject_unknown(environ: Mapping[str, str], known: Sequence[str]) -> None:

@@ -5,19 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from service.settings.environment import PREFIX, SecretFiles
+from service.settings.environment import EnvironmentSettings
 
 _DEAD_LETTERS = "-dead-letters"
 
 
-class KafkaSettings(BaseSettings):
+class KafkaSettings(EnvironmentSettings):
     """How to reach the brokers, what to read, and how much at once."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True, env_ignore_empty=True
-    )
 
     kafka_brokers: str = Field("", description="Brokers to begin with, separated by commas: `host:9092`. Required.")
     kafka_topic: str = Field("gpt4rec-events", min_length=1, max_length=249, description="Topic of the events.")
@@ -64,26 +59,3 @@ class KafkaSettings(BaseSettings):
     def dead_letter_topic(self) -> str:
         """The topic of messages that no event can be made of."""
         return self.kafka_dead_letter_topic or self.kafka_topic + _DEAD_LETTERS
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the hook's signature
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Returns the sources, the first of which wins: flags, the environment, files of secrets."""
-        return init_settings, env_settings, SecretFiles(settings_cls)
-
-
-def secret_names() -> list[str]:
-    """Returns the settings whose value is never printed and may come from a file."""
-    return [name for name, field in KafkaSettings.model_fields.items() if field.annotation is SecretStr]
-
-
-def variable_names() -> list[str]:
-    """Returns every environment variable of these settings."""
-    plain = [PREFIX + name.upper() for name in KafkaSettings.model_fields]
-    return [*plain, *(f"{PREFIX}{name.upper()}_FILE" for name in secret_names())]

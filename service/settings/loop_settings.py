@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.settings.environment import PREFIX
+from service.settings.environment import EnvironmentSettings
 
 
-class LoopSettings(BaseSettings):
+class LoopSettings(EnvironmentSettings):
     """What is learned from, when, how a candidate is tried, and what is kept."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True, env_ignore_empty=True
-    )
 
     loop_work: str = Field("", description="Folder of the cycles and their journal. Required.")
     loop_log: str = Field("", description="Folder of the log, or a URL that fsspec knows. Required.")
@@ -89,8 +84,3 @@ class LoopSettings(BaseSettings):
     def steps(self) -> list[float]:
         """The portions of the canary."""
         return [float(step) for step in self.loop_canary_steps.split(",")]
-
-
-def variable_names() -> list[str]:
-    """Returns every environment variable of these settings."""
-    return [PREFIX + name.upper() for name in LoopSettings.model_fields]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings
+
+from service.settings.environment import EnvironmentSettings
 
 
-class RoleSettings(BaseSettings):
+class RoleSettings(EnvironmentSettings):
     """Which role a process has, and the stream between the roles. `Settings` has these fields too."""
 
     role: Literal["all", "answer", "encode"] = Field(

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from service.settings import kafka_settings, loop_settings, sink_settings
-from service.settings.environment import PREFIX, SecretFiles, file_of
+from service.settings.environment import file_of
+from service.settings.kafka_settings import KafkaSettings
+from service.settings.loop_settings import LoopSettings
 from service.settings.role_settings import RoleSettings
+from service.settings.sink_settings import SinkSettings
 
 # Read by `gpt4rec ops`, not by the service. Both may run in one environment.
 CLIENT_VARIABLES = ("GPT4REC_OPS_URL", "GPT4REC_OPS_TOKEN", "GPT4REC_OPS_SPACE")
@@ -24,10 +25,6 @@ DEFAULT_POLICIES = Path(__file__).resolve().parent.parent / "policies" / "defaul
 
 class Settings(RoleSettings):
     """The settings of one process. `service.settings.loader` reads them; only tests construct them directly."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True, env_ignore_empty=True
-    )
 
     # -- what is served, and where
     artifact: Path | None = Field(
@@ -424,32 +421,13 @@ class Settings(RoleSettings):
         500.0, gt=0, description="How often the mode is read, in case a published change was missed."
     )
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the hook's signature
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Returns the sources, the first of which wins: flags, the environment, files of secrets."""
-        return init_settings, env_settings, SecretFiles(settings_cls)
-
-
-def secret_names() -> list[str]:
-    """Returns the settings whose value is never printed and may come from a file."""
-    return [name for name, field in Settings.model_fields.items() if field.annotation is SecretStr]
-
 
 def secret_file(name: str) -> Path | None:
     """Returns the file that a secret setting is read from, None if it does not come from a file."""
-    return file_of(name) if name in secret_names() else None
+    return file_of(name) if name in Settings.secret_names() else None
 
 
 def variable_names() -> list[str]:
     """Returns every environment variable that the service and its other commands read."""
-    plain = [PREFIX + name.upper() for name in Settings.model_fields]
-    files = [PREFIX + name.upper() + "_FILE" for name in secret_names()]
-    others = [*kafka_settings.variable_names(), *sink_settings.variable_names(), *loop_settings.variable_names()]
-    return [*plain, *files, *others, *CLIENT_VARIABLES]
+    of_all = (Settings, KafkaSettings, SinkSettings, LoopSettings)
+    return [*(name for settings in of_all for name in settings.variable_names()), *CLIENT_VARIABLES]

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.settings.environment import PREFIX
+from service.settings.environment import EnvironmentSettings
 
 
-class SinkSettings(BaseSettings):
+class SinkSettings(EnvironmentSettings):
     """Where the log is written, how much at once, and how long it is kept."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True, env_ignore_empty=True
-    )
 
     sink_log: str = Field("", description="Folder of the log, or a URL that fsspec knows. Required.")
     sink_batch_max: int = Field(20_000, ge=1, le=1_000_000, description="Most entries that are written together.")
@@ -44,8 +39,3 @@ class SinkSettings(BaseSettings):
     sink_metrics_port: int = Field(
         8011, ge=0, le=65535, description="Port of /metrics and /healthz of the sink; 0 chooses a free one."
     )
-
-
-def variable_names() -> list[str]:
-    """Returns every environment variable of these settings."""
-    return [PREFIX + name.upper() for name in SinkSettings.model_fields]

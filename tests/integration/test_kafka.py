@@ -71,7 +71,7 @@ def test_every_event_is_stored_once_though_a_consumer_joins_one_is_killed_and_th
         assert orjson.loads(letter.value() or b"") == {**good, "type": ""}
         assert dict(letter.headers() or [])["gpt4rec-event"] == b"1"
         assert scene.redis.zcard("gpt4rec:{u:u}:events") == 1
-        assert scene.intake.stop() == 0, scene.intake.log
+        assert scene.intake.stop() == 0, scene.intake.messages
 
 
 @asynchronous
