@@ -27,7 +27,7 @@ from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import encode_histories, encoder_input
 from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.features import GAP_UNKNOWN, Vocabulary
-from service.artifact.graphs.cells import Cells, exact_width
+from service.artifact.graphs.cells import SPREAD, SPREADS, Cells, exact_width
 from service.artifact.trie import Trie
 from service.engine.decode.cell_tables import cell_bias, cells_read
 from service.engine.decoding import joined_width
@@ -38,7 +38,9 @@ WANTED: tuple[Wanted, ...] = get_args(Wanted)
 # Numbers of rows that are tried, and the share of the exhaustive top ten that suffices, and that cells need at all.
 ROWS = (1024, 2048, 4096, 8192, 12288, 16384, 24576, 32768)
 ENOUGH, LEAST = 0.995, 0.9
-# Validation questions: half of them fit the dimensions of the cells, the others are asked.
+# The share of the exhaustive lists by which the order of the cells is chosen.
+_FOUND = 0.99
+# Validation questions: half of them fit the dimensions and the order of the cells, the others are asked.
 QUESTIONS = 512
 _K = 10
 _WIDTH = 64  # of a beam for a list of ten
@@ -80,12 +82,15 @@ def with_candidates(parts: Parts, split: Split, wanted: Wanted, say: Say = lambd
     with torch.no_grad():
         vectors = parts.model.item_table().cpu().numpy().astype(np.float32)
     queries = _queries(parts.model, parts.vocabulary, split)
+    by_leaf, weighed = vectors[trie.leaf_item], _weighed(parts, trie)
     cells = Cells.build(trie, vectors, rows=max(ROWS), queries=queries[::2])
-    asked = exhaustive(queries[1::2], vectors[trie.leaf_item], *_weighed(parts, trie))
+    cells = in_best_order(cells, exhaustive(queries[::2], by_leaf, *weighed))
+    asked = exhaustive(queries[1::2], by_leaf, *weighed)
     curve = {rows: recall(replace(cells, rows=rows), asked) for rows in ROWS} if len(asked.queries) else {}
     rows = next((rows for rows, found in curve.items() if found >= ENOUGH), max(ROWS))
     about: dict[str, Any] = {
         "by": "recall" if wanted == "measured" else "option", "questions": len(asked.queries), "rows": rows,
+        "spread": cells.weight,
         "recall": {str(rows): round(found, 5) for rows, found in curve.items()},
     }  # fmt: skip
     if wanted == "measured" and curve and curve[rows] < LEAST:
@@ -127,6 +132,31 @@ def exhaustive(queries: FloatArray, vectors: FloatArray, weight: float, bias: Fl
     for row, q in enumerate(queries):
         best[row] = np.argpartition(-(weight * (vectors @ q) + bias), k - 1)[:k]
     return Exhaustive(queries, best, weight, bias)
+
+
+def in_best_order(cells: Cells, asked: Exhaustive) -> Cells:
+    """Returns the cells in the order that needs the fewest items until .99 of the exhaustive lists are among them.
+
+    Args:
+        cells: The cells.
+        asked: Questions; without any, the cells are returned as they are.
+    """
+    if not len(asked.queries):
+        return cells
+    size, own = np.diff(cells.first_leaf), cells.of_leaf(asked.best)
+    bias = cell_bias(cells, asked.bias[None])[0]
+
+    def needed(weight: float) -> float:
+        """Returns how many items are read until that share is found."""
+        ordered, read = replace(cells, weight=weight), np.zeros(asked.best.shape, np.int64)
+        items = np.empty(len(size), np.int64)
+        for row, q in enumerate(asked.queries):
+            order = np.argsort(-(asked.weight * ordered.scores(q[None])[0] + bias), kind="stable")
+            items[order] = np.cumsum(size[order])
+            read[row] = items[own[row]]
+        return float(np.quantile(read, _FOUND))
+
+    return replace(cells, weight=min(SPREADS, key=lambda c: (needed(c), abs(c - SPREAD))))
 
 
 def recall(cells: Cells, asked: Exhaustive) -> float:

@@ -2,7 +2,8 @@
 
 Catalogues of 10,000, 100,000 and a million items are made of a trained run (`loadtests.engine.enlarged_artifact` states
 the law), each with graphs of the beam alone, as large catalogues had them before, and with candidates by cell. The
-states are those of real histories: every second one gives its query to fit the dimensions of the cells, the others ask.
+states are those of real histories: every second one gives its query to fit the dimensions and the order of the cells,
+the others ask.
 
 The dense score alone ranks the lists, so that the exhaustive top ten is that of q · e over all items that a filter
 leaves. Filters leave 10, 1 and .1 % of the items, drawn by chance: the worst case, since what people filter by mostly
@@ -25,6 +26,8 @@ import numpy as np
 import typer
 
 from export.artifact_writer import write
+from export.choose_candidates import exhaustive as ranked_by_leaf
+from export.choose_candidates import in_best_order
 from export.publish import publish, staging
 from loadtests.common import limit_criteria, results
 from loadtests.common.report import table
@@ -73,8 +76,10 @@ def artifacts(run: Run, root: Path, n_items: int, queries: FloatArray) -> tuple[
     found = [sorted(folder.glob(f"enlarged-{n_items}-*")) for folder in folders]
     if not all(found):
         parts = enlarged_parts(run.model(), run.context, n_items, LEFT)
-        vectors = parts.model.item_table().detach().numpy()
-        cells = Cells.build(Trie.build(parts.tokenizer.codes), vectors, queries=queries)
+        vectors, trie = parts.model.item_table().detach().numpy(), Trie.build(parts.tokenizer.codes)
+        cells = Cells.build(trie, vectors, queries=queries)
+        no_bias = np.zeros(n_items, np.float32)
+        cells = in_best_order(cells, ranked_by_leaf(queries, vectors[trie.leaf_item], 1.0, no_bias))
         found = []
         for folder, one in zip(folders, (parts, replace(parts, cells=cells)), strict=True):
             folder.mkdir(parents=True, exist_ok=True)

@@ -6,10 +6,10 @@ leaves, so that it is a range of leaves. What its items promise a query q is est
     q · centroid + c · |q| · mean distance from the centroid
 
 as in an inverted file (Jégou, Douze and Schmid, 2011), whose cells are read best first. The second term is for the best
-items of a cell, which lie beyond its mean. Cells and the items that are read are compared in fewer dimensions than the
-vectors have, and of these items the best in all dimensions. The basis that changes the products of queries and items
-least is that of the largest principal components of the items, after both have been stretched by the queries' second
-moment.
+items of a cell, which lie beyond its mean; how much it is worth differs by model, so the export measures c. Cells and
+the items that are read are compared in fewer dimensions than the vectors have, and of these items the best in all
+dimensions. The basis that changes the products of queries and items least is that of the largest principal components
+of the items, after both have been stretched by the queries' second moment.
 
 The file `cells.npz` holds what a device needs. Cells are computed anew where a trie changes.
 """
@@ -27,10 +27,12 @@ from service.artifact.arrays import map_arrays, save_arrays
 from service.artifact.trie import Trie
 
 CELLS_FILE = "cells.npz"
-FORMAT = 1
+FORMAT = 2
 # Places of a cell's items fit into an int8.
 ITEMS_MAX = 128
-# c, and the dimensions in which cells and items are compared (docs/experiments.md, Candidates by cell).
+# The values of c that are tried, and the one where nothing was measured, which files of format 1 have. Then the
+# dimensions in which cells and items are compared (docs/experiments.md, Candidates by cell).
+SPREADS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3)
 SPREAD = 0.2
 DIMENSIONS = 32
 # Items that are read for a list where nothing was measured.
@@ -50,25 +52,33 @@ class Cells:
     Attributes:
         level: Tokens that the paths of a cell's items share.
         rows: R, the most items that are read for a list.
+        weight: c, what the distance of a cell's items counts.
         first_leaf: [C + 1] first leaf of each cell.
         query_basis: [d, r] float32; q in few dimensions is q · query_basis.
         item_basis: [d, r] float32; the same for items and centroids.
         vectors: [C, r] float32 centroids in few dimensions.
         leaf_vectors: [N, r] float32 items in few dimensions, by leaf.
-        spread: [C] float32 mean distance of a cell's items from their centroid, times c.
+        distance: [C] float32 mean distance of a cell's items from their centroid.
     """
 
     level: int
     rows: int
+    weight: float
     first_leaf: IntArray
     query_basis: FloatArray
     item_basis: FloatArray
     vectors: FloatArray
     leaf_vectors: FloatArray
-    spread: FloatArray
+    distance: FloatArray
 
     def __len__(self) -> int:
-        return len(self.spread)
+        return len(self.distance)
+
+    @property
+    def spread(self) -> FloatArray:
+        """[C] float32 what a cell promises a query of length 1 beyond its centroid."""
+        added: FloatArray = self.distance * np.float32(self.weight)
+        return added
 
     @classmethod
     def build(
@@ -92,7 +102,7 @@ class Cells:
         level = level_of(trie) if level is None else level
         query_basis, item_basis = _bases(_sample(trie, item_table), queries)
         measured = _measured(trie, item_table, cell_bounds(trie, level), item_basis)
-        return cls(level=level, rows=rows, query_basis=query_basis, item_basis=item_basis, **measured)
+        return cls(level=level, rows=rows, weight=SPREAD, query_basis=query_basis, item_basis=item_basis, **measured)
 
     def over(self, trie: Trie, item_table: FloatArray) -> Cells:
         """Returns the cells of a catalogue that has changed."""
@@ -112,21 +122,23 @@ class Cells:
     def save(self, path: Path) -> None:
         """Writes `cells.npz`."""
         save_arrays(
-            path, settings=np.array([FORMAT, self.level, self.rows], np.int64), first_leaf=self.first_leaf,
-            query_basis=self.query_basis, item_basis=self.item_basis, vectors=self.vectors,
-            leaf_vectors=self.leaf_vectors, spread=self.spread,
+            path, settings=np.array([FORMAT, self.level, self.rows], np.int64), weight=np.array(self.weight),
+            first_leaf=self.first_leaf, query_basis=self.query_basis, item_basis=self.item_basis,
+            vectors=self.vectors, leaf_vectors=self.leaf_vectors, distance=self.distance,
         )  # fmt: skip
 
     @classmethod
     def load(cls, path: Path) -> Cells:
-        """Maps a file that `save` wrote. Raises ValueError or KeyError for anything else."""
+        """Maps a file that `save` wrote, or version 1 of it. Raises ValueError or KeyError for anything else."""
         arrays = map_arrays(path)
         version, level, rows = arrays.pop("settings").tolist()
-        if version != FORMAT:
-            raise ValueError(f"cells of format {version}; this version reads {FORMAT}: export the model again")
-        cells = cls(level, rows, **arrays)
+        if version == 1:  # it had the distances times c, which was the same for all
+            arrays |= {"weight": np.array(SPREAD), "distance": arrays.pop("spread") / np.float32(SPREAD)}
+        elif version != FORMAT:
+            raise ValueError(f"cells of format {version}; this version reads 1 and {FORMAT}: export the model again")
+        cells = cls(level, rows, float(arrays.pop("weight")), **arrays)
         dimensions, n = cells.query_basis.shape[1], len(cells.first_leaf) - 1
-        floats = (cells.query_basis, cells.item_basis, cells.vectors, cells.leaf_vectors, cells.spread)
+        floats = (cells.query_basis, cells.item_basis, cells.vectors, cells.leaf_vectors, cells.distance)
         if (
             rows < 1
             or any(array.dtype != np.float32 for array in floats)
@@ -134,7 +146,7 @@ class Cells:
             or cells.item_basis.shape != cells.query_basis.shape
             or cells.vectors.shape != (n, dimensions)
             or cells.leaf_vectors.shape != (cells.first_leaf[-1], dimensions)
-            or cells.spread.shape != (n,)
+            or cells.distance.shape != (n,)
             or not 0 < np.diff(cells.first_leaf).min() <= np.diff(cells.first_leaf).max() <= ITEMS_MAX
         ):
             raise ValueError(f"{path.name} does not hold cells")
@@ -172,7 +184,7 @@ def _sample(trie: Trie, item_table: FloatArray) -> FloatArray:
 def _measured(trie: Trie, item_table: FloatArray, first_leaf: IntArray, basis: FloatArray) -> dict[str, Any]:
     """Returns the arrays that follow from the items of the cells."""
     n = len(first_leaf) - 1
-    vectors, spread = np.zeros((n, basis.shape[1]), np.float32), np.zeros(n, np.float32)
+    vectors, distance = np.zeros((n, basis.shape[1]), np.float32), np.zeros(n, np.float32)
     leaf_vectors = np.zeros((trie.n_items, basis.shape[1]), np.float32)
     start = 0
     while start < n:
@@ -184,10 +196,10 @@ def _measured(trie: Trie, item_table: FloatArray, first_leaf: IntArray, basis: F
         mean = np.add.reduceat(items, at, axis=0) / size[:, None].astype(np.float32)
         vectors[start:end] = mean @ basis
         items -= np.repeat(mean, size, axis=0)
-        distance = np.sqrt(np.einsum("nd,nd->n", items, items))
-        spread[start:end] = SPREAD * np.add.reduceat(distance, at) / size
+        of_item = np.sqrt(np.einsum("nd,nd->n", items, items))
+        distance[start:end] = np.add.reduceat(of_item, at) / size
         start = end
-    return {"first_leaf": first_leaf, "vectors": vectors, "leaf_vectors": leaf_vectors, "spread": spread}
+    return {"first_leaf": first_leaf, "vectors": vectors, "leaf_vectors": leaf_vectors, "distance": distance}
 
 
 def _bases(items: FloatArray, queries: FloatArray | None) -> tuple[FloatArray, FloatArray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,7 @@ def test_centroids_and_spread_are_those_of_plain_loops() -> None:
         mean = items.mean(axis=0)
         spread = SPREAD * np.linalg.norm(items - mean, axis=1).mean()
         assert cells.spread[cell] == pytest.approx(spread, abs=1e-5)
+        assert replace(cells, weight=0.0).spread[cell] == 0.0
         # As many dimensions as the vectors have: nothing is lost.
         promised = query @ mean + np.linalg.norm(query, axis=1) * spread
         np.testing.assert_allclose(cells.scores(query)[:, cell], promised, atol=1e-4)
@@ -95,19 +97,36 @@ def test_a_changed_catalogue_has_the_cells_of_one_built_anew() -> None:
 
 def test_a_file_gives_the_same_cells_and_a_damaged_one_none(tmp_path: Path) -> None:
     trie, table = catalogue(5, 300, (4, 8, 16))
-    cells = Cells.build(trie, table, rows=9)
+    cells = replace(Cells.build(trie, table, rows=9), weight=0.15)
     file = tmp_path / "cells.npz"
     cells.save(file)
     same = Cells.load(file)
-    assert (same.level, same.rows, len(same)) == (cells.level, 9, len(cells))
+    assert (same.level, same.rows, same.weight, len(same)) == (cells.level, 9, 0.15, len(cells))
     np.testing.assert_array_equal(same.leaf_vectors, cells.leaf_vectors)
+    np.testing.assert_array_equal(same.spread, cells.spread)
     arrays = map_arrays(file)
     save_arrays(file, **{**arrays, "settings": arrays["settings"] + 1})
     with pytest.raises(ValueError, match="export the model again"):
         Cells.load(file)
-    save_arrays(file, **{**arrays, "spread": arrays["spread"][1:]})
+    save_arrays(file, **{**arrays, "distance": arrays["distance"][1:]})
     with pytest.raises(ValueError, match="does not hold cells"):
         Cells.load(file)
+
+
+def test_a_file_of_the_first_format_is_read_with_the_weight_that_all_had(tmp_path: Path) -> None:
+    trie, table = catalogue(6, 300, (4, 8, 16))
+    cells = Cells.build(trie, table, rows=9)
+    file = tmp_path / "cells.npz"
+    cells.save(file)
+    arrays = map_arrays(file)
+    arrays.pop("weight")
+    first = {**arrays, "settings": np.array([1, cells.level, 9]), "spread": 0.2 * arrays.pop("distance")}
+    first.pop("distance")
+    save_arrays(file, **first)
+    old = Cells.load(file)
+    assert old.weight == 0.2
+    np.testing.assert_allclose(old.spread, cells.spread, rtol=1e-6)
+    np.testing.assert_allclose(old.over(trie, table).spread, cells.spread, rtol=1e-6)
 
 
 def test_more_items_are_compared_in_all_dimensions_than_join() -> None:
