@@ -38,7 +38,7 @@ DIMENSIONS = 32
 # Items that are read for a list where nothing was measured.
 ROWS = 2048
 # Items that are compared in all dimensions, for each that joins a beam, and at least.
-_EXACT, _LEAST_EXACT = 4, 64
+_EXACT, _LEAST_EXACT = 4, 256
 # Leaves whose vectors are gathered at once.
 _CHUNK = 2**17
 # Part of the mean square that is added in every direction, so that no moment is singular.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from loadtests.common.limit_criteria import CRITERIA, LEFT_BY_FILTER, cells_filtered
-from loadtests.engine.cells import ROWS, chosen_rows, on_paper
+from loadtests.engine.cells import ROWS, chosen_rows, found_of, on_paper
 from loadtests.engine.enlarged_artifact import enlarge, enlarged_network, filter_names
 from tests.support.networks import random_network
 
@@ -39,3 +39,17 @@ def test_the_criteria_are_read_at_the_smallest_number_of_rows_that_finds_enough(
     assert chosen_rows(found(0.1, 0.5, 0.99, 0.995, 1.0), 9) == str(ROWS[2])
     assert chosen_rows(found(0.1, 0.5, 0.6, 0.7, 0.8), 9) == str(ROWS[-1])
     assert on_paper()["item vectors, MiB"] == 4883
+
+
+def test_an_item_is_found_where_one_with_the_same_score_is_listed() -> None:
+    def found(listed: list[float], best: list[float]) -> int:
+        return found_of(np.array(listed, np.float32), np.array(best, np.float32))
+
+    assert found([5, 4, 3], [3, 4, 5]) == 3
+    assert found([5, 4, 2], [3, 4, 5]) == 2
+    # Of three items with the same score the exhaustive list holds two: any two of them will do, and one is one.
+    assert found([3, 3, 5], [3, 3, 5]) == 3
+    assert found([3, 5], [3, 3, 5]) == 2
+    assert found([3, 3, 3], [3, 3, 5]) == 2
+    assert found([], [1]) == 0
+    assert found([-7.000001], [-7.0]) == 1

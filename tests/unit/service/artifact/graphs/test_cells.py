@@ -130,4 +130,4 @@ def test_a_file_of_the_first_format_is_read_with_the_weight_that_all_had(tmp_pat
 
 
 def test_more_items_are_compared_in_all_dimensions_than_join() -> None:
-    assert exact_width(16) == 64 and exact_width(112) == 448
+    assert exact_width(16) == 256 and exact_width(112) == 448
