@@ -55,7 +55,7 @@ ROWS = (1024, 4096, 8192, 12288, 16384)
 K, WANTED = 10, 0.99
 LEFT = limit_criteria.LEFT_BY_FILTER
 _AT_ONCE = 16
-# Scores that differ by less than this share are the same.
+# Scores that differ by less than this share of the largest are the same.
 _SAME = 1e-5
 BEAM = "beam alone"
 FILTERS: Mapping[str, Filters] = {"everything": {}, **{f"{left:g} %": {"brand": [f"left {left:g}"]} for left in LEFT}}
@@ -148,9 +148,9 @@ def found_of(scores: FloatArray, best: FloatArray) -> int:
         scores: [n] q · e of the items of the list.
         best: [k] those of the exhaustive list.
     """
-    # The same product is not the same to the last bit in another batch.
-    least = best[:, None] - _SAME * np.abs(best[:, None])
-    most = best[:, None] + _SAME * np.abs(best[:, None])
+    # The same product is not the same to the last bit in another batch, and its error is that of its largest terms.
+    error = _SAME * float(np.abs(best).max(initial=0.0))
+    least, most = best[:, None] - error, best[:, None] + error
     listed = ((scores >= least) & (scores <= most)).sum(axis=1)
     asked = ((best >= least) & (best <= most)).sum(axis=1)
     # Of m equal scores, all are found where m are listed.

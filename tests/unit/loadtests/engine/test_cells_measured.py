@@ -53,3 +53,4 @@ def test_an_item_is_found_where_one_with_the_same_score_is_listed() -> None:
     assert found([3, 3, 3], [3, 3, 5]) == 2
     assert found([], [1]) == 0
     assert found([-7.000001], [-7.0]) == 1
+    assert found([0.0000001, 7.0], [0.0, 7.0]) == 2
