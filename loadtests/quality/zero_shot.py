@@ -8,7 +8,7 @@ above that of text similarity alone, both by more than chance (the lower end of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -17,10 +17,11 @@ import numpy as np
 import torch
 import typer
 from rich.console import Console
+from scipy import sparse
 
 from loadtests.common.results import MEMORY, record, row
 from loadtests.quality.cold_trial import nearest_ranker
-from model.data.dataset import Dataset, sequences
+from model.data.dataset import Dataset, Sequences, sequences
 from model.data.split import Holdout, Split, leave_one_out
 from model.evaluation.evaluate import DEPTH, Histories, Ranker, evaluate, popularity_ranker
 from model.network.prompted import PromptedHead
@@ -66,32 +67,58 @@ def zero_shot(
 
 def trained(dataset: Dataset, data: Path, encode: Encode, users: int, seed: int) -> PromptedHead:
     """Trains the head on the training part of a data set: each drawn user's last event there is a question."""
-    split = leave_one_out(sequences(dataset))
-    log, values = split.train, values_of(dataset)
+    log = leave_one_out(sequences(dataset)).train
     catalogue = catalogue_of(dataset, data, log.item_ids)
-    long = np.flatnonzero(log.lengths >= 2)
-    drawn = np.sort(np.random.default_rng(seed).permutation(long)[:users])
-    questions = []
-    for user in drawn.tolist():
-        items = log.item[log.user(user)]
-        ratings = [values.get((log.user_ids[user], log.item_ids[item])) for item in items.tolist()]
-        questions.append(Question(items[:-1], int(items[-1]), tuple(ratings[:-1]), ratings[-1]))
-    questions = standardised(questions)
-    together = positive_pmi(co_occurrence(log.item, log.offsets, log.n_items)).tocsr()
-    head = fit_prompted(questions, catalogue, together, encode, seed=seed)
+    questions = standardised(last_events(log, values_of(dataset), users, seed))
+    head = fit_prompted(questions, catalogue, used_together(log), encode, seed=seed)
     console.print(f"of what prompts say of items, a share of {float(head.share):g} counts", highlight=False)
     return head
 
 
+def last_events(log: Sequences, values: Mapping[tuple[str, str], float], users: int, seed: int) -> list[Question]:
+    """Returns the last event of some users of a log as questions.
+
+    Args:
+        log: The log.
+        values: Ratings by user and item, where there are any.
+        users: How many users are drawn.
+        seed: Seed of the draw.
+    """
+    long = np.flatnonzero(log.lengths >= 2)
+    drawn = np.sort(np.random.default_rng(seed).permutation(long)[:users])
+    return [question_of(log, log.user(user), user, values) for user in drawn.tolist()]
+
+
+def question_of(log: Sequences, rows: slice, user: int, values: Mapping[tuple[str, str], float]) -> Question:
+    """Returns the last of some events of a user as a question, with the events before it as its history."""
+    items = log.item[rows]
+    ratings = [values.get((log.user_ids[user], log.item_ids[item])) for item in items.tolist()]
+    return Question(items[:-1], int(items[-1]), tuple(ratings[:-1]), ratings[-1])
+
+
+def used_together(log: Sequences) -> sparse.csr_array:
+    """Returns how much more often than by chance two items are in one history, [N, N]."""
+    return positive_pmi(co_occurrence(log.item, log.offsets, log.n_items)).tocsr()
+
+
 def standardised(questions: Sequence[Question]) -> list[Question]:
     """Returns the questions with ratings of mean 0 and deviation 1; with none where the log has hardly any."""
-    known = np.array([one.rating for one in questions if one.rating is not None])
-    if len(known) < RATED_LEAST or not known.std():
+    scale = scale_of(questions)
+    if scale is None:
         return [Question(one.history, one.target) for one in questions]
-    scaled = (None if one.rating is None else float((one.rating - known.mean()) / known.std()) for one in questions)
+    mean, deviation = scale
+    scaled = (None if one.rating is None else (one.rating - mean) / deviation for one in questions)
     return [
         Question(one.history, one.target, one.ratings, rating) for one, rating in zip(questions, scaled, strict=True)
     ]
+
+
+def scale_of(questions: Sequence[Question]) -> tuple[float, float] | None:
+    """Returns mean and deviation of the ratings; None where hardly any are known, or all are the same."""
+    known = np.array([one.rating for one in questions if one.rating is not None])
+    if len(known) < RATED_LEAST or not known.std():
+        return None
+    return float(known.mean()), float(known.std())
 
 
 def measured(
