@@ -91,6 +91,12 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("text and vectors", "a start from the weights of a GPT-2", why="no such weights are at hand"),
     Entry("text and vectors", "prompted head, another catalogue",
           criteria=tuple(f"ndcg@10 above {other}, lower end, seed 0" for other in ("popularity", "text similarity"))),
+    Entry("text and vectors", "prompted head, ratings",
+          criteria=tuple(f"squared error of ratings better than {other}, lower end, seed 0"
+                         for other in ("the mean", "user and item"))),
+    Entry("text and vectors", "prompted head, reasons",
+          criteria=tuple(f"reasons named first better than {other}, lower end, seed 0"
+                         for other in ("the newest item", "text"))),
     Entry("text and vectors", "vectors of items from a file", why="no data set here has vectors of its own"),
 )  # fmt: skip
 
@@ -157,7 +163,9 @@ def _criteria(entry: Entry, rows: Sequence[Results]) -> Iterator[Line]:
     for end in entry.criteria:
         for row in rows:
             if row["criterion"].endswith(end):
-                where = row["criterion"].removesuffix(end).removeprefix("zero-shot, ").rstrip(":, ")
+                where = row["criterion"].removesuffix(end).rstrip(":, ")
+                for about in ("zero-shot, ", "prompted head, "):
+                    where = where.removeprefix(about)
                 yield where, "–", f"{end}: {row['value']:g}, {row['limit']}", _held(row)
 
 
