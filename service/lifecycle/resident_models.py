@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from service.common import logs
@@ -33,6 +33,8 @@ _AGAIN_S = 5.0
 # How often it is looked whether a model makes room.
 _LOOK_S = 0.25
 _MIB = 2**20
+
+Sleep = Callable[[float], Awaitable[object]]
 
 
 @dataclass(slots=True, eq=False)
@@ -77,10 +79,13 @@ class ResidentModels:
         bytes_max: The bound.
         stays_s: How long a model stays once it was opened or closed.
         clock: Monotonic seconds.
+        sleep: Waits for so many seconds of that clock.
     """
 
-    def __init__(self, bytes_max: int, *, stays_s: float = _STAYS_S, clock: Clock = time.monotonic) -> None:
-        self._bytes_max, self._stays_s, self._clock = bytes_max, stays_s, clock
+    def __init__(
+        self, bytes_max: int, *, stays_s: float = _STAYS_S, clock: Clock = time.monotonic, sleep: Sleep = asyncio.sleep
+    ) -> None:
+        self._bytes_max, self._stays_s, self._clock, self._sleep = bytes_max, stays_s, clock, sleep
         self._models: list[Resident] = []
         self._lock = asyncio.Lock()
         self._opening: asyncio.Task[None] | None = None
@@ -141,14 +146,14 @@ class ResidentModels:
             model = min(wanted, key=lambda one: one.since)
             until = self._clock() - self._stays_s
             if model.since > until:
-                await asyncio.sleep(model.since - until)
+                await self._sleep(model.since - until)
                 continue
             async with self._lock:
                 fits = await self._make_room(model.nbytes, model)
                 if fits and model in self._models:
                     await self._open(model)
             if not fits:
-                await asyncio.sleep(self._until_next_s())
+                await self._sleep(self._until_next_s())
 
     def _until_next_s(self) -> float:
         """Seconds until it is worth to look again whether a model can make room."""

@@ -101,8 +101,10 @@ class Writer(threading.Thread):
     def _post(self, client: httpx.Client, number: int) -> None:
         user = f"{self._prefix}{number % 40}"
         body = {"events": [event(user, self._items[number % len(self._items)], T + number, event_id=str(number))]}
+        give_up = time.monotonic() + WITHIN_S
         while (status := client.post("/events", json=body).status_code) != 200:
             assert status == 503
+            assert time.monotonic() < give_up, f"refused for {WITHIN_S} s"
             self.refused += 1
             time.sleep(0.02)
         self.users[user] = self.users.get(user, 0) + 1

@@ -57,6 +57,17 @@ async def until(holds: Callable[[], bool]) -> None:
     await eventually(condition, 20.0)
 
 
+class Looks:
+    """Counts how often it was looked in vain whether a model can be opened, and lets the next look come at once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def __call__(self, _: float) -> None:
+        self.count += 1
+        await asyncio.sleep(0)
+
+
 async def street(models: ResidentModels, clock: FakeClock, names: str = "abc") -> list[Shop]:
     shops = []
     for name in names:
@@ -104,7 +115,8 @@ async def test_many_callers_open_a_model_once() -> None:
 @asynchronous
 async def test_a_model_that_was_just_opened_stays() -> None:
     clock = FakeClock()
-    models = ResidentModels(20, stays_s=0.5, clock=clock)
+    looks = Looks()
+    models = ResidentModels(20, stays_s=0.5, clock=clock, sleep=looks)
     a, b, c = await street(models, clock)
     clock.advance(1.0)
     a.engine.want()
@@ -112,7 +124,8 @@ async def test_a_model_that_was_just_opened_stays() -> None:
     assert (b.engine.evicted, c.engine.evicted) == (True, False)
     c.engine.want()
     b.engine.want()
-    await asyncio.sleep(0.3)
+    before = looks.count
+    await until(lambda: looks.count >= before + 10)
     assert b.engine.evicted
     clock.advance(1.0)
     await until(lambda: not b.engine.evicted)
@@ -122,14 +135,15 @@ async def test_a_model_that_was_just_opened_stays() -> None:
 @asynchronous
 async def test_a_model_in_use_makes_room_only_for_one_that_is_asked_for_as_often() -> None:
     clock = FakeClock()
-    models = ResidentModels(20, stays_s=0.001, clock=clock)
+    looks = Looks()
+    models = ResidentModels(20, stays_s=0.001, clock=clock, sleep=looks)
     a, b, c = await street(models, clock)
     clock.advance(10.0)
     for _ in range(3):
         b.engine.want()
         c.engine.want()
     a.engine.want()
-    await asyncio.sleep(0.3)
+    await until(lambda: looks.count >= 10)
     assert [shop.engine.evicted for shop in (a, b, c)] == [True, False, False]
     for _ in range(9):
         a.engine.want()
@@ -141,7 +155,8 @@ async def test_a_model_in_use_makes_room_only_for_one_that_is_asked_for_as_often
 @asynchronous
 async def test_a_busy_model_is_not_taken_for_one_out_of_use() -> None:
     clock = FakeClock()
-    models = ResidentModels(20, stays_s=0.5, clock=clock)
+    looks = Looks()
+    models = ResidentModels(20, stays_s=0.5, clock=clock, sleep=looks)
     a, b, c = await street(models, clock)
     b.busy = True
     clock.advance(10.0)
