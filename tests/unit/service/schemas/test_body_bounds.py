@@ -21,7 +21,7 @@ from service.schemas.recommend_request import RecommendRequest
 from service.schemas.request_bodies import REQUEST_BODIES
 from service.schemas.user_requests import MAX_EVENTS, EventsRequest
 
-SIZE = 1_000_000
+SIZE = 500_000
 ANSWER_MAX = 600_000
 LISTED_MAX = FAULTS_MAX + ELEMENTS_MAX + 1
 
